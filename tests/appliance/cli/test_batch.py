@@ -1,4 +1,4 @@
-"""``lungstage stage --batch``: each study of many on its own, whatever lies beside it."""
+"""``lungstage stage --batch``: each study is answered by itself, whatever files lie beside it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.studies import rtstruct_study
 
 @pytest.fixture(scope="module")
 def inbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two phantoms in one folder, a third without its SEG, a damaged file beside the first, and a text."""
+    """Two phantoms in one folder, a third without its SEG, a damaged file beside the first, and a text file."""
     folder = tmp_path_factory.mktemp("batch")
     for name in ("one", "other", "bare"):
         for path in phantom.write_study(folder / "studies" / name, name):
@@ -42,7 +42,7 @@ def stage(inbox: Path, out: Path, *arguments: str, formats: str = "sr") -> Resul
 
 @dataclass(frozen=True)
 class Staged:
-    """What a batch has answered and written."""
+    """The answers of a batch and the files that it wrote."""
 
     done: Result
     out: Path

@@ -1,4 +1,4 @@
-"""``lungstage jobs``: what is asked for is what is listed, and a wait that is too long is seen."""
+"""``lungstage jobs``: it lists the jobs that are asked for, and marks a wait that is too long."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def zone(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A ledger with a job in each of five states, opened three hours, two hours, … ago, and the last just now."""
+    """A ledger with five jobs. The first was opened three hours ago, the last just now."""
     with Database(tmp_path / "ledger.sqlite") as database:
         for hours, target in enumerate(("waiting", "held", "refused", "delivered", "waiting")):
             ago = datetime.now(UTC) - timedelta(hours=max(3 - hours, 0), minutes=5)
@@ -123,7 +123,7 @@ def test_the_table_marks_what_waits_too_long_and_sums_up(state: Path) -> None:
 
 
 def answered(state: Path, outcome: dict[str, Any], study: str = "1.2.9", patient: str = "", date: str = "") -> int:
-    """A job with an answer, of a patient whose ID is hashed as the daemon does it."""
+    """A job with an answer. The patient's ID is hashed as the daemon does it."""
     with Database(state / "ledger.sqlite") as database:
         ledger = Ledger(database)
         job = ledger.open_job(study, study, study, "1")
@@ -155,7 +155,7 @@ def test_everything_fits_into_80_columns(state: Path, monkeypatch: pytest.Monkey
     shown = jobs(state).stdout.splitlines()
     assert max(map(len, shown[:-1])) <= 80
     (line,) = [line for line in shown if line.startswith("12345 ")]
-    offset, answer = {  # where the offset has minutes, the answer takes two lines
+    offset, answer = {  # an offset with minutes is longer, so the answer takes two lines
         "UTC": ("00", r"advanced, P\(advanced\) 0\.81"),
         "America/St_Johns": (r"\d\d:30", r"advanced, P\(advanced\)"),
     }[zone]

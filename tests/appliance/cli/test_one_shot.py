@@ -1,4 +1,4 @@
-"""What ``lungstage stage`` tells a person at the end: where that which was written lies."""
+"""What ``lungstage stage`` shows a person at the end, such as the place of the documents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_the_page_of_a_refusal_is_found() -> None:
 
 
 def test_why_not_to_trust_an_answer_stands_before_it() -> None:
-    """The same as in the report, of what lies outside and of other tumours too, and all of it before any number."""
+    """As in the report, all warnings come before any number, also those of the domain and of other tumours."""
     staged = outcome(status="staged", reason=None) | {
         "warnings": ["The contours were matched by geometry."], "stage": "early", "probability_advanced": 0.25,
         "roi": {"name": "GTV", "voxels": 8, "volume_mm3": 8.0, "others": [{"number": 2, "name": "GTVn"}]},

@@ -1,4 +1,4 @@
-"""``lungstage show``: the answer and its warnings first, the history after them, UIDs where they are asked for."""
+"""``lungstage show``: the answer and its warnings first, then the history, and UIDs only on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each check over made-up answers: what passes, what is warned of, what fails."""
+"""Each check with made-up answers: what passes, what gives a warning, what fails."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENTRY = FeatureEntry(
 
 
 class Fake(Instrument):
-    """Gives the outcome that is put in for each name."""
+    """Returns the outcome that the test sets for each name."""
 
     def __init__(self, outcomes: Mapping[str, Any], digest: str = "d1") -> None:
         self.outcomes = outcomes
@@ -108,7 +108,7 @@ def spoilt(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         (lambda a: a.update(stage="indeterminate"), Verdict.FAIL),
         (lambda a: a["roi"].update(voxels=101), Verdict.FAIL),
         (lambda a: a.update(status="held", reason={"code": "slices_missing", "message": ""}), Verdict.FAIL),
-        (lambda a: a.update(warnings=["new"], seconds={}), Verdict.PASS),  # no part of the answer
+        (lambda a: a.update(warnings=["new"], seconds={}), Verdict.PASS),  # not part of the answer
     ],
 )
 def test_constancy(change: Callable[[dict[str, Any]], None], verdict: Verdict, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_constancy(change: Callable[[dict[str, Any]], None], verdict: Verdict, t
     constancy(BEFORE, expected)
     check = constancy(spoilt(change), expected)
     assert check.verdict is verdict, check
-    assert check.rows[1]["verdict"] is Verdict.PASS, "the other case is as it was"
+    assert check.rows[1]["verdict"] is Verdict.PASS, "the other case has not changed"
 
 
 def test_bit_for_bit_can_be_asked_for(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_what_the_list_expects_holds_in_the_first_run_too(tmp_path: Path) -> Non
     check = constancy(BEFORE, expected, expect="not_ct")
     assert check.verdict is Verdict.FAIL
     assert "a: staged, not not_ct" in check.finding
-    assert not expected.exists(), "a wrong answer is not what later runs should be held to"
+    assert not expected.exists(), "later runs must not be compared with a wrong answer"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"recorded": "x", "environment": {}, "cases": {}}'])
@@ -286,7 +286,7 @@ def test_chance_alone_is_not_warned_of_too_often() -> None:
 
 
 def test_those_whom_the_model_refused_are_counted_among_the_skewed() -> None:
-    """Or a scanner that moves every second patient out of the model's reach would seem to fit well."""
+    """Otherwise a scanner that moves every second patient out of the domain would seem to fit well."""
     far = refused(ReasonCode.OUTSIDE_INTENDED_USE) | {"features": {NAME: 7.0}}
     outcomes = {str(k): staged(0.5) if k % 2 else far for k in range(30)}
     number, skew = check_patients([study(name) for name in outcomes], Fake(outcomes), THRESHOLDS)

@@ -1,4 +1,4 @@
-"""Plans and lists: read as they are meant, or refused with the place that is wrong."""
+"""Plans and lists are read correctly, or refused with the place of the fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``lungstage commission`` as a site would run it, over generated patients and the bundle that is shipped."""
+"""``lungstage commission`` as a site would run it, with generated patients and the shipped bundle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def commission(*arguments: object, status: int) -> subprocess.CompletedProcess[s
 
 @pytest.fixture
 def known_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No daemon for the phantom, which the first run has sent through one."""
+    """Start no daemon for the phantom: the first run has already sent it through one."""
     monkeypatch.setattr(protocol, "check_phantom", lambda *_: Check("phantom", Verdict.PASS, "Known."))
 
 
@@ -44,7 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(site: Path) -> dict[str, Any]:
-    """The first run's report, by a process of its own; its sheets lie beside the plan."""
+    """The report of the first run, made in a separate process. Its sheets lie beside the plan."""
     done = subprocess.run(
         [*COMMISSION, str(site), "--json"], capture_output=True, text=True, timeout=300, check=False
     )  # fmt: skip
@@ -57,7 +57,7 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
 
 
 def only_cases(site: Path, folder: Path) -> Path:
-    """A plan of the reference cases alone, with what was recorded of them."""
+    """A plan of the reference cases only, with their recorded results."""
     for name in ("cases.csv", "expected.json"):
         shutil.copy(site / name, folder)
     text = (site / "cases.csv").read_text().replace("studies/", f"{site}/studies/")
@@ -80,12 +80,12 @@ def test_first_run(site: Path, first: dict[str, Any]) -> None:
         "phantom": "pass",
         "IBSI digital phantom": "note",
         "reference cases": "note",
-        "test–retest pairs": "warn",  # four are not enough
+        "test–retest pairs": "warn",  # four pairs are too few
         "the site's patients": "warn",
     }
     rows = {check["name"]: check["rows"] for check in first["checks"]}
     assert len(rows["repeatability of the features"]) == len(rows["features beside the training cohort"]) == 15
-    # The phantom has one shape in four sizes: a feature that does not differ between patients cannot be told apart.
+    # The phantom has one shape in four sizes, so this feature does not differ between patients and its check fails.
     (round_one,) = (row for row in rows["repeatability of the features"] if row["feature"] == "shape_Sphericity")
     assert round_one["verdict"] == "fail"
     assert first["verdict"] == "fail"
@@ -103,7 +103,7 @@ def test_later_runs_give_the_same_to_the_last_bit(site: Path, tmp_path: Path) ->
     done = commission(only_cases(site, tmp_path), status=0)
     assert "pass  reference cases: 4 of 4 cases" in done.stdout
     report = json.loads(next((tmp_path / "reports").glob("*.json")).read_text())
-    assert report["verdict"] == "pass", "what is not in the plan is no blemish"
+    assert report["verdict"] == "pass", "a check that is not in the plan does not lower the verdict"
     rows = next(c for c in report["checks"] if "reference" in c["name"])["rows"]
     assert {row["why"] for row in rows} == {"identical to the last bit"}
 

@@ -1,4 +1,4 @@
-"""The repeatability figures against a textbook, against scipy, and against what they are defined to mean."""
+"""The repeatability figures agree with a textbook, with scipy and with their definitions."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_neither_unit_nor_zero_matters(table: np.ndarray, shift: float, scale: f
 
 @given(tables, st.floats(1, 100))
 def test_a_shift_between_the_sessions_costs_agreement_alone(table: np.ndarray, shift: float) -> None:
-    level = table - table.mean(axis=0)  # no shift to begin with
+    level = table - table.mean(axis=0)  # no shift at first
     if level.std(axis=0).min() < 1 or np.corrcoef(level.T)[0, 1] < 0.1:
         return
     before, after = intraclass_correlations(level), intraclass_correlations(level + np.array([0.0, shift]))

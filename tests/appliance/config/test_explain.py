@@ -1,4 +1,4 @@
-"""The settings explained: what is said to be in force is what a daemon would have, and the template loads."""
+"""The explained settings are those that a daemon would use, and the template can be loaded."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_template_says_what_every_number_counts() -> None:
         if "float" in str(value.annotation) or "int" in str(value.annotation)
     }
     uncounted = {"prevalence", "perturbations", "workers", "max_attempts", "metrics_port"}
-    assert numbers - counted == uncounted, "a share, counts and a port"
+    assert numbers - counted == uncounted, "only a share, counts and a port have no unit"
     assert all(
         ("seconds" in note) == (name.endswith("_seconds") or name == "missing_neighbour_wait")
         for name, note in notes.items()
@@ -114,7 +114,7 @@ def test_a_bundle_that_is_shipped_can_be_set_by_its_name(tmp_path: Path, monkeyp
     config.write_text('inbox = "/i"\noutbox = "/o"\nbundle = "lung1-stage"\n')
     assert (load_settings(config, None, {}).bundle / "model.onnx").is_file()
     (tmp_path / "lung1-stage").mkdir()
-    assert load_settings(config, None, {}).bundle == tmp_path / "lung1-stage", "a folder of that name comes first"
+    assert load_settings(config, None, {}).bundle == tmp_path / "lung1-stage", "a folder of that name takes precedence"
 
 
 def test_as_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A library that is missing is named with the extra that brings it; a module of our own that is missing is a defect."""
+"""A missing library is named with the extra that installs it; a missing module of lungstage is an internal error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from lungstage.appliance.config.extras import NotInstalledError, needing
 
-# What a plain installation is without.
+# The libraries that an installation without extras does not have.
 WITHOUT = ("torch", "sklearn", "pandas", "scipy", "onnx", "distributed", "dask", "matplotlib", "jinja2", "joblib")
 
 
@@ -30,7 +30,7 @@ def test_a_module_of_ours_that_is_missing_is_our_defect() -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a command."""
+    """How a command ended, and what it printed."""
 
     status: int
     out: str

@@ -1,4 +1,4 @@
-"""Settings: one value, whatever it was given through, and a fault is named with its remedy."""
+"""A setting has one value, whichever way it is given; a fault is named with its remedy."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_missing_setting_is_told_with_what_to_give() -> None:
                 f"the setting '{name}' is missing ({str(field.description).partition('. ')[0].rstrip('.')}): " in told
             )
             assert f'give --{name} {example}, or {name} = "{example}" in the settings file (--config)' in told
-    assert "'state'" not in told, "it follows from the outbox"
+    assert "'state'" not in told, "its default follows from the outbox"
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "0", "-1", "a while"])
@@ -99,7 +99,7 @@ def test_trusted_keys_are_a_list_from_anywhere(given: dict[str, Any], tmp_path: 
 @pytest.mark.parametrize(
     "environment",
     [
-        {"LUNGSTAGE_TRUSTED_KEYS": ""},  # a variable that was left empty must not mean that nobody is asked
+        {"LUNGSTAGE_TRUSTED_KEYS": ""},  # an empty variable must not turn the check of signatures off
         {"LUNGSTAGE_TRUSTED_KEYS": "/keys/a.pub:"},
         {"LUNGSTAGE_TRUSTED_KEY": "/keys/a.pub"},
     ],

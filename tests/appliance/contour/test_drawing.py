@@ -1,4 +1,4 @@
-"""From a prompt to a mask, with a network whose answer is known."""
+"""From a prompt to a mask, with a network that gives a known answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LINE = ((35.0, 50.0, 45.0), (65.0, 50.0, 45.0))
 
 
 def ball(hu: Any, told: Any) -> Any:
-    """The ball that the prompt suggests, with what is included and without what is excluded."""
+    """The ball that the prompt describes, plus what is included and minus what is excluded."""
     size, _, _, include, exclude = told
     return (size - 0.5 + include - exclude).astype(np.float32)
 
@@ -66,7 +66,7 @@ def test_corrections_change_the_mask_around_their_points_only_and_only_in_their_
         for place in allowed:
             near |= distances(volume, place) <= reach
         assert not (changed & ~near).any()
-    for place in exclude:  # they come last
+    for place in exclude:  # they are applied last
         assert not after[distances(volume, place) <= CERTAIN_MM].any()
 
 

@@ -1,4 +1,4 @@
-"""What a prompt says, and how the network is told."""
+"""What a prompt says, and the channels that give it to the network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lungstage.appliance.contour.prompts import CHANNELS, CORRECTION_MM, LINE_MM
 from lungstage.appliance.contour.windows import Window
 
 WINDOW = Window((-16.0, -16.0, -16.0), (33, 33, 33))
-"""Its middle voxel, 16, lies at 0."""
+"""Its middle voxel, number 16, lies at 0."""
 
 places = st.tuples(*[st.floats(-10, 10)] * 3)
 

@@ -15,7 +15,7 @@ from lungstage.appliance.contour.windows import MARGIN_MM, MOST, MULTIPLE, SHORT
 def volume(
     shape: tuple[int, int, int], spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), turn: float = 0.0
 ) -> hd.Volume:
-    """A CT whose voxel (0, 0, 0) lies at 0, turned about the patient's length; HU = x + 2y + 4z."""
+    """A CT with voxel (0, 0, 0) at 0, turned about the patient's z axis; HU = x + 2y + 4z."""
     cos, sin = np.cos(turn), np.sin(turn)
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = (

@@ -1,4 +1,4 @@
-"""The mark of a study that is still being sent."""
+"""The mark that says that a study is still being sent."""
 
 from __future__ import annotations
 

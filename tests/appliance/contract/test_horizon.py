@@ -1,4 +1,4 @@
-"""Survival at a time: what it is called, and what is not taken for it."""
+"""The names of survival endpoints with a horizon, and names that are not of this kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources: the first to be due counts, and every file descriptor wakes."""
+"""The source that is due first counts, and every file descriptor can wake the daemon."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class One(Source):
 
 
 class Idle(Source):
-    """One that never has anything to do."""
+    """A source that never has anything to do."""
 
 
 @pytest.mark.parametrize(

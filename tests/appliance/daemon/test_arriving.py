@@ -1,4 +1,4 @@
-"""A study whose association is open has not come to rest, and nobody waits for one that was left behind."""
+"""While its association is open, a study does not count as unchanged; a mark that is no longer valid delays nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The canary: through the real path, never into the outbox, and loud when it does not come through."""
+"""The canary takes the real path and never enters the outbox; an alarm is raised if it does not complete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _canaries(house: House) -> list[str]:
 def test_canaries_come_through_and_leave_no_trace_but_in_the_ledger(house: House) -> None:
     house.run(250)
     assert _canaries(house) == ["delivered"] * 3
-    assert house.states() == []  # nobody's study
+    assert house.states() == []  # canaries are not listed among the studies
     assert house.reports() == []
     assert not [path for path in (house.state / "scratch" / "canary").rglob("*") if path.is_file()]
     assert house.database.query("SELECT count(*) FROM files")[0][0] == 0

@@ -1,4 +1,4 @@
-"""Contours made here in the daemon's folder: real headers and the real choice, in any order of arrival."""
+"""Contours made here in the inbox: real headers and the real choice of region, in any order of arrival."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.studies import Study, rtstruct_study, square_mask
 
 
 class RealChoice(FakeSteps):
-    """Reads and chooses as the daemon does; what it would measure is told, and not measured."""
+    """Reads and chooses as the daemon does, and notes what it would measure without measuring it."""
 
     def read_headers(self, path: Path) -> tuple[Header, ...]:
         return read_headers(path, hash_pixels=True)
@@ -126,7 +126,7 @@ def test_a_rival_is_refused_and_the_report_stays(tmp_path: Path) -> None:
 @given(st.permutations(range(5)), st.sets(st.integers(1, 4)))
 @settings(max_examples=8, deadline=None)
 def test_the_last_word_is_the_same_in_every_order_of_arrival(order: Sequence[int], pauses: set[int]) -> None:
-    """CT, structure set, draft, correction, and the correction's correction, with or without time between them."""
+    """CT, structure set, draft, a contour that replaces it, and one that replaces that one, with or without pauses."""
     first = str(_study().rois[0].SOPInstanceUID)
     correction = _seg("Roe^Jane", 1, first)
     last = _seg("Doe^John", 2, str(correction.SOPInstanceUID))

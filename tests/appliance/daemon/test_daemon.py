@@ -1,4 +1,4 @@
-"""The daemon's promises, with steps that answer at once: in simulated time, and as a process that is killed."""
+"""What the daemon ensures, with steps that answer at once: in simulated time, and as a process that is killed."""
 
 from __future__ import annotations
 
@@ -385,7 +385,7 @@ def test_what_is_unavailable_is_retried_with_growing_pauses_and_no_count(house: 
     assert house.job().attempts == 0
     assert 4 <= house.steps.calls["stage"] <= 8
     put_study(house.inbox, "1.6")
-    house.run(2)  # although the other's pause is longer than that by now
+    house.run(2)  # shorter than the pause of the first job by now
     assert house.states() == ["ready", "delivered"]
 
 
@@ -412,7 +412,7 @@ def test_covariates_in_disorder_refuse_no_study_and_are_told_without_their_value
     house = House(tmp_path, covariates=table)
     put_study(house.inbox)
     house.run(3)
-    assert house.states() == ["ready"], "the table is not there"
+    assert house.states() == ["ready"], "the table is missing"
     table.write_text("study_instance_uid,age\n1,sixty-three\n")
     house.run(30)
     assert (house.states(), house.job().attempts) == (["ready"], 0)
@@ -534,7 +534,7 @@ def test_a_ready_study_whose_files_are_taken_away_is_held(house: House) -> None:
 def test_a_ready_study_whose_files_are_taken_away_is_held_although_the_start_is_not_over(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as files from before the start are unread nothing is called absent, and a ready job may be claimed."""
+    """While files from before the start are unread, no file counts as removed, so a ready job may be claimed."""
 
     def slowly() -> None:
         house.wake.now += 0.6
@@ -549,7 +549,7 @@ def test_a_ready_study_whose_files_are_taken_away_is_held_although_the_start_is_
         shutil.rmtree(house.inbox / "a")
         house.run(2)
         assert house.states()[0] == "ready"
-    house.run(2)  # it is claimed, and cannot be read
+    house.run(2)  # it is claimed, and its files cannot be read
     assert house.steps.calls["stage"] > 0
     assert house.states()[0] != "held"
     assert house.steps.calls["read"] < 20
@@ -601,7 +601,7 @@ def test_a_job_whose_case_got_another_key_waits_until_that_case_can_be_examined(
 def test_a_region_that_lists_two_series_is_answered_by_the_job_of_its_own(
     house: House, other: str, pause: int, other_first: bool
 ) -> None:
-    """It came before both, so that nothing but its own name could stand for its case."""
+    """The region arrives before both series, so at first its case can only be named after the region's file."""
     put_roi(house.inbox, "1.5.99", "1.5", range(5), f"ALSO={other}")
     house.run(8)
     assert house.states() == ["held"]
@@ -656,7 +656,7 @@ def test_a_restart_takes_up_every_job_where_it_was(house: House) -> None:
 
 
 def upgrade(house: House, monkeypatch: pytest.MonkeyPatch, version: str = "99") -> None:
-    """Start a release that takes its time to read every file anew, and has other digests for all of them."""
+    """Start a release that slowly reads every file again and computes other digests."""
     read = house.steps.read_headers
 
     def otherwise(path: Path) -> tuple[Header, ...]:
@@ -890,7 +890,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
 
 
 def ended(process: BaseProcess) -> int | None:
-    """Wait for the end of a process, and return its exit status."""
+    """Wait until a process ends, and return its exit status."""
     process.join(PATIENCE)
     return process.exitcode
 
@@ -926,7 +926,7 @@ def test_a_kill_at_any_moment_leaves_exactly_one_whole_report(tmp_path: Path, la
 
 
 def assert_audited(folder: Path, documents: dict[str, bytes]) -> None:
-    """The chain is whole, knows whatever the ledger says was delivered, and told of every document before it came."""
+    """The chain is whole, agrees with the ledger on what was delivered, and names every document."""
     verdict = chain.verify(folder / "state", jobs_in(folder))
     assert verdict.fault is None, verdict.fault
     told: dict[str, str] = {}

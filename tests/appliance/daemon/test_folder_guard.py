@@ -1,4 +1,4 @@
-"""Inbox and outbox are known again: nothing is delivered into the mount point of a share that has gone."""
+"""Inbox and outbox are recognised: nothing is delivered into the empty mount point of an unmounted share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHARE = Place(40, 7, "nfs4", "pacs:/export", "/")
         (LOCAL, replace(LOCAL, inode=501), False),
         (LOCAL, replace(LOCAL, device=3), False),
         (DISK, LOCAL, False),
-        (SHARE, replace(SHARE, device=41, inode=9), True),  # mounted anew
+        (SHARE, replace(SHARE, device=41, inode=9), True),  # mounted again
         (SHARE, replace(SHARE, source="other:/export"), False),
         (SHARE, LOCAL, False),
         (LOCAL, SHARE, False),
@@ -53,8 +53,8 @@ def test_device_and_inode_tell_folders_apart_and_on_the_network_the_share(
         (DISK, replace(DISK, device=9, inode=3), False),  # another disk is mounted there
         (SHARE, replace(SHARE, source="new:/export"), False),
         (SHARE, DISK, False),
-        (LOCAL, replace(LOCAL, inode=501), False),  # it never was a mount of its own
-        (LOCAL, replace(LOCAL, device=3), False),  # numbers of devices change when a machine starts
+        (LOCAL, replace(LOCAL, inode=501), False),  # it was never a separate mount
+        (LOCAL, replace(LOCAL, device=3), False),  # device numbers change when a machine starts
         (LOCAL, DISK, False),
         (DISK, replace(DISK, inside="/mnt/outbox"), False),  # the same folder, as another mount namespace shows it
     ],
@@ -77,7 +77,7 @@ def test_a_place_is_what_the_system_says(tmp_path: Path) -> None:
 
 
 class Scene:
-    """A guard of a folder that lies wherever a test says."""
+    """A guard of a folder; the test sets the place where the folder lies."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, *, strict: bool = True) -> None:
         self.now = LOCAL
@@ -120,11 +120,11 @@ def test_over_a_restart_only_one_whose_mount_has_gone_is_refused(
         scene.start()
         with pytest.raises(Unavailable):
             scene.guard.prove()
-    scene.now = replace(SHARE, device=99)  # mounted at last, while the daemon waits
+    scene.now = replace(SHARE, device=99)  # mounted later, while the daemon waits
     scene.guard.prove()
     assert remembered("outbox", tmp_path / "outbox", tmp_path) == scene.now
     scene.now = LOCAL
-    (tmp_path / "outbox-place.json").unlink()  # it is meant
+    (tmp_path / "outbox-place.json").unlink()  # the operator intends the change
     scene.start()
     scene.guard.prove()
 
@@ -167,7 +167,7 @@ def beat(house: House) -> heartbeat.Heartbeat:
 
 
 def waits(house: House) -> bool:
-    """Whether the one report is made and not delivered."""
+    """Whether the only report is made and not delivered."""
     return house.steps.calls["stage"] == len(house.states()) == 1 and house.states() != ["delivered"]
 
 
@@ -178,7 +178,7 @@ def test_nothing_is_delivered_into_another_folder_and_everything_once_the_outbox
     house.outbox.rename(house.root / "elsewhere")
     house.outbox.mkdir()
     house.run(5)
-    assert beat(house).outbox_replaced, "it is told although nothing is delivered"
+    assert beat(house).outbox_replaced, "it is shown although there is nothing to deliver"
     put_study(house.inbox)
     house.run(30)
     assert waits(house)
@@ -193,7 +193,7 @@ def test_nothing_is_delivered_into_another_folder_and_everything_once_the_outbox
 
 
 def test_a_restart_takes_the_folder_that_lies_there(house: House) -> None:
-    (house.root / "another").mkdir()  # while the first one has its inode still
+    (house.root / "another").mkdir()  # made while the first one exists, so that the inodes differ
     shutil.rmtree(house.outbox)
     (house.root / "another").rename(house.outbox)
     put_study(house.inbox)
@@ -250,7 +250,7 @@ def test_studies_in_an_inbox_that_is_not_mounted_are_not_gone(house: House, monk
     (house.inbox / "study").rename(house.root / "on the share")
     mounted = False
     with_stop(house, 30)
-    for _ in range(2):  # nor for a daemon that starts meanwhile
+    for _ in range(2):  # the second time after a restart
         assert house.job().reason == before.reason
         house.restart()
         house.wake.stopping = False

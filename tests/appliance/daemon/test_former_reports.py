@@ -1,4 +1,4 @@
-"""What reports that an older ledger knew say of the ones before them; through the daemon in tests/…/test_backup.py."""
+"""Reports from an older ledger name their predecessors. For the daemon, see tests/…/test_backup.py."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_newest_report_of_the_same_region_slices_and_model_says_what_it_foll
     put(tmp_path, None, 0)
     former = read(tmp_path)
     assert former.predecessor(INSTANCES, BUNDLE) == SECOND
-    assert former.predecessor([*INSTANCES, {"uid": "1.2.3.6.0"}], BUNDLE) == SECOND  # an older version had a say
+    assert former.predecessor([*INSTANCES, {"uid": "1.2.3.6.0"}], BUNDLE) == SECOND  # with an older region object
     assert former.predecessor(INSTANCES, "cd" * 32) is None
     assert former.predecessor(INSTANCES[1:], BUNDLE) is None, "another region"
     assert former.predecessor(INSTANCES[:-1], BUNDLE) is None, "other slices"

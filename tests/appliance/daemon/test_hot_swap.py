@@ -1,4 +1,4 @@
-"""The hot swap, in simulated time: when a bundle is tried, what is told of it, and what the daemon then does."""
+"""The hot swap, in simulated time: when a bundle is tried, what is logged, and what the daemon does then."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SETTLE, REPORT = 2.0, 5.0  # case_settle_seconds and report_after_seconds
 
 
 def bundle_of(name: str) -> dict[str, bytes]:
-    """Files that only their digest tells apart: what is in them is for the processes to say, which are played here."""
+    """Files with meaningless content: only the processes would read it, and these are simulated here."""
     return {file: f"{file} of {name}".encode() for file in BUNDLE_FILES}
 
 
@@ -79,7 +79,7 @@ class Trial:
 
 @dataclass
 class FakeCandidates:
-    """Keeps what was tried, ended and put to work."""
+    """Records which bundles were tried, ended and taken into use."""
 
     ready: bool = True
     error: Exception | None = None
@@ -101,7 +101,7 @@ class FakeCandidates:
 
 
 class Place:
-    """A bundle's folder that is looked after."""
+    """A bundle's folder that the hot swap watches."""
 
     def __init__(
         self, root: Path, files: BundleFiles = OLD, trusted: tuple[PublicKey, ...] = (), **options: Any
@@ -213,7 +213,7 @@ def test_a_refused_bundle_leaves_the_old_one_and_is_told_once(place: Place) -> N
     place.run(600)
     assert place.codes() == ["bundle_self_test_failed"] * 2
     place.candidates.error = None
-    os.utime(place.folder / "manifest.json")  # the same content, placed again: somebody wants it tried again
+    os.utime(place.folder / "manifest.json")  # the same content, placed again: the operator wants it tried again
     place.run(10)
     assert place.events[-1] == BundleEvent(digest_of(NEWER), digest_of(OLD))
 
@@ -248,7 +248,7 @@ def test_what_is_missing_or_too_much_is_refused_without_a_trial(place: Place) ->
 def test_a_folder_that_is_exchanged_as_a_whole_is_noticed(tmp_path: Path, how: str) -> None:
     put(tmp_path / "one", OLD)
     put(tmp_path / "two", NEW)
-    for name in BUNDLE_FILES:  # as a careful copy leaves them
+    for name in BUNDLE_FILES:  # as a copy that preserves times
         os.utime(tmp_path / "one" / name, ns=(0, 0))
         os.utime(tmp_path / "two" / name, ns=(0, 0))
     place = Place(tmp_path)
@@ -407,7 +407,7 @@ def test_what_cannot_be_told_is_not_done_until_it_can(place: Place, what: str) -
         place.run(20)
     elif what != "taken":
         place.candidates.error = REFUSED
-    if what == "refused late":  # after the time at which a refusal is pronounced
+    if what == "refused late":  # after the time at which a refusal is logged
         place.candidates.ready, place.candidates.error = False, None
     place.events.clear()
     tell, failures = place.swap._tell, iter(range(3))
@@ -443,7 +443,7 @@ def test_what_cannot_be_told_is_not_done_until_it_can(place: Place, what: str) -
 
 
 class Stagers:
-    """Stagers of one bundle that finish when they are told to."""
+    """Stagers of one bundle that finish when the test lets them."""
 
     def __init__(self, steps: FakeSteps, count: int) -> None:
         self._steps, self._count = steps, count
@@ -488,7 +488,7 @@ def _became(work: Callable[[], Any]) -> Future[Any]:
 
 
 class FakeWorkers:
-    """The steps by one bundle: its plans are its own, and it stages no other's."""
+    """The steps of one bundle: it makes its own plans and stages no other bundle's."""
 
     def __init__(self, files: BundleFiles, workers: int) -> None:
         self.digest = digest_of(files)
@@ -535,7 +535,7 @@ class FakeWorkers:
         plan = self.steps.prepare(request.case, settled=request.settled, waited=request.waited)
         if self.refuses == plan.case.series_instance_uid:
             raise Refused(ReasonCode.ROI_NOT_FOUND, "No such region.")
-        # What is needed, and so the fingerprint, follows from the bundle's margin and rule.
+        # The fingerprint depends on the bundle, as its margin and its rule determine what is needed.
         return replace(plan, fingerprint=hashlib.sha256((plan.fingerprint + self.digest).encode()).hexdigest())
 
     def stage(self, plan: FakePlan, **known: Any) -> Any:
@@ -545,7 +545,7 @@ class FakeWorkers:
 
 
 class SwappingHouse(House):
-    """A daemon whose bundle is exchanged."""
+    """A daemon that changes to another bundle."""
 
     sets: list[FakeWorkers]
 
@@ -572,7 +572,7 @@ class SwappingHouse(House):
         return self.sets[-1]
 
     def exchange(self, files: BundleFiles = NEW) -> None:
-        """Place another bundle and let it be taken."""
+        """Place another bundle and let the daemon take it."""
         put(self.root / "bundle", files)
         before = len(self.events)
         self.run(8)
@@ -717,7 +717,7 @@ def test_a_backlog_is_examined_again_piece_by_piece(house: SwappingHouse) -> Non
         house.daemon.step()
         longest, before = max(longest, house.wake.now - before), house.wake.now
     assert len(house.events) == 1
-    assert longest < 2.0  # of examinations that take six seconds together
+    assert longest < 2.0  # all examinations together take six seconds
     house.sets[0].stagers.held = False
     house.run(30)
     assert [bundle for _, bundle in house.answered_by()].count("new") == 19

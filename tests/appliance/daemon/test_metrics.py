@@ -1,4 +1,4 @@
-"""Metrics: what a scrape over the loopback interface reads is what happened, and by default there is no socket."""
+"""A scrape over the loopback interface reads what happened, and by default there is no socket."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def scrape(port: int) -> str:
 
 
 def samples(text: str) -> dict[str, float]:
-    """Each sample by its name and its labels' values, as Prometheus' own parser reads the page."""
+    """Each sample by its name and label values, read by Prometheus' own parser."""
     return {
         " ".join(
             [sample.name, *(value for _, value in sorted(sample.labels.items(), reverse=True) if value)]
@@ -87,7 +87,7 @@ class Metered(House):
 
 
 def page_of(registry: CollectorRegistry) -> str:
-    """What a scrape gets, without a port, whose closing takes half a second."""
+    """What a scrape gets, but without a port: to close a port takes half a second."""
     return generate_latest(registry).decode()
 
 
@@ -131,7 +131,7 @@ def test_what_happened_is_what_is_scraped(served: Metered) -> None:
     assert found["lungstage_ledger_available"] == 1
     assert found["lungstage_outbox_replaced"] == 0
     assert found[f"lungstage_bundle_info {BUNDLE.digest}"] == 1
-    assert not UID.search(re.sub(r'version="[^"]*"', "", text)), "a label or a help text bears a UID"
+    assert not UID.search(re.sub(r'version="[^"]*"', "", text)), "a label or a help text contains a UID"
     assert SECRET not in text
 
 
@@ -151,7 +151,7 @@ def test_prometheus_own_linter_minds_nothing_on_the_page(house: Metered) -> None
     assert promtool("check", "metrics", given=page.replace("# HELP", "# WHAT")).returncode != 0
 
 
-ALARMS = {  # what is scraped every minute -> the alert that it raises in the end
+ALARMS = {  # the values scraped every minute -> the alert that they raise
     'lungstage_heartbeat_timestamp_seconds: "0x30"': "LungstageSilent",
     'something_else: "1x30"': "LungstageSilent",
     'lungstage_oldest_waiting_seconds: "0+300x30"': "LungstageWaits",
@@ -288,7 +288,7 @@ def test_a_defect_of_ours_is_told_without_its_message(
     with serving(PrometheusMeter(tmp_path).registry, port):
         found = samples(scrape(port))
     assert found["lungstage_ledger_available"] == 0
-    assert found["lungstage_studies_total delivered"] == 0, "all else is still told"
+    assert found["lungstage_studies_total delivered"] == 0, "all other metrics are still there"
     assert [record.msg for record in caplog.records] == ["metrics_defect"]
     assert SECRET not in str([record.__dict__ for record in caplog.records]) + capfd.readouterr().err
 
@@ -299,15 +299,15 @@ def test_a_client_that_hangs_up_or_says_nothing_disturbs_nobody(
     assert prometheus._Handler.timeout <= 10
     with socket.create_connection(("127.0.0.1", served.port)) as one:
         one.sendall(b"GET /metrics HTTP/1.0\r\n")
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closing resets
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closing resets the connection
     with socket.create_connection(("127.0.0.1", served.port)):
         started = time.monotonic()
         assert scrape(served.port)
-        assert time.monotonic() - started < prometheus._Handler.timeout, "it waited for the silent one"
+        assert time.monotonic() - started < prometheus._Handler.timeout, "it waited for the silent client"
     monkeypatch.setattr(prometheus._Handler, "timeout", 0.2)
     threads = threading.active_count()
     with socket.create_connection(("127.0.0.1", served.port)) as silent:
-        assert silent.recv(1) == b"", "it is let go"
+        assert silent.recv(1) == b"", "the connection is closed"
     until(lambda: threading.active_count() <= threads)
     assert capfd.readouterr().err == ""
 
@@ -355,7 +355,7 @@ def test_a_port_that_is_taken_keeps_the_daemon_from_starting(tmp_path: Path) -> 
     assert "cannot be opened for metrics: Address already in use." in done.stderr
     with _metering(house.settings):
         scrape(port)
-    with socket.socket() as again:  # given back
+    with socket.socket() as again:  # the port is free again
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))
 
@@ -405,7 +405,7 @@ def network_calls(trace: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_the_daemon_opens_the_one_port_that_is_asked_for(tmp_path: Path, shipped_bundle: Path) -> None:
-    """That it opens none where none is asked for is in ``tests/system/test_privacy.py``."""
+    """``tests/system/test_privacy.py`` checks that it opens no port by default."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     port = free_port()

@@ -1,4 +1,4 @@
-"""What stands in a document's place in the outbox keeps one job waiting, in words, and no other."""
+"""An entry in a document's place in the outbox holds that job with a message, and no other job."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def house(tmp_path: Path) -> House:
 
 
 def _obstruct(house: House, put: Callable[[Path], None]) -> tuple[Path, bytes]:
-    """Deliver a report, take it away, put something in its place, and have it asked for again."""
+    """Deliver a report, replace it with something else, and requeue its job."""
     put_study(house.inbox / "a")
     house.run(3)
     (report,) = house.reports()
@@ -56,7 +56,7 @@ def _obstruct(house: House, put: Callable[[Path], None]) -> tuple[Path, bytes]:
 
 
 def _identity(path: Path) -> tuple[int, int, int, int]:
-    """What changes when something is replaced or written to; to have been looked at is no change."""
+    """Values that change when a file is replaced or written to, and not when it is read."""
     at = path.lstat()
     return at.st_ino, at.st_mode, at.st_size, at.st_mtime_ns
 
@@ -109,7 +109,7 @@ def test_a_person_need_not_wait_for_the_next_look(house: House) -> None:
 def test_a_report_that_cannot_be_read_is_an_obstacle_until_it_can(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that was written under another account; root, who runs this, may read all."""
+    """Simulates a file that was written under another account, because root may read every file."""
     really, access = os.open, os.access
     closed: set[str] = set()
 
@@ -143,7 +143,7 @@ def test_attempts_are_not_counted_and_the_audit_log_is_told_once(house: House) -
     job = house.job()
     assert (job.state, job.attempts) == (JobState.HELD, 0)
     lines = (house.state / "audit-000001.jsonl").read_text().splitlines()
-    assert sum(ReasonCode.OUTBOX_OCCUPIED in line for line in lines) == 2  # it waits, then is held
+    assert sum(ReasonCode.OUTBOX_OCCUPIED in line for line in lines) == 2  # first waiting, then held
 
 
 def test_only_what_has_changed_has_its_case_examined(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_only_what_has_changed_has_its_case_examined(tmp_path: Path) -> None:
         obstacles.met(key, tmp_path / key)
     (tmp_path / "a").rmdir()
     obstacles.tick()
-    assert cases["a"].due is None  # no sooner than it is time to look
+    assert cases["a"].due is None  # not before it is time to look
     due = obstacles.next_due()
     assert due is not None
     now[0] = due

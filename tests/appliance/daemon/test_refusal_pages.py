@@ -1,4 +1,4 @@
-"""Pages about refusals: told to the audit log first, delivered once, and never in the way of anything else."""
+"""Pages about refusals are recorded in the audit log first, delivered once, and delay nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CASE = Case("a", "1.4", "1.3", (), ())
 
 
 class Site:
-    """A ledger, an outbox that can go away, and a clock."""
+    """A ledger, an outbox that can become unavailable, and a clock."""
 
     def __init__(self, root: Path) -> None:
         self.outbox, self.state = root / "outbox", root / "state"
@@ -53,7 +53,7 @@ class Site:
     def prove(self) -> None:
         if self.away:
             raise Unavailable("The outbox is away.")
-        assert not self.told(), "nothing is told of what cannot be delivered"
+        assert not self.told(), "a page that cannot be delivered is not recorded"
 
     def told(self) -> list[dict[str, object]]:
         return [dict(entry.fields) for entry in chain.entries(self.state, "") if entry.event == "refusal_page"]
@@ -107,7 +107,7 @@ def test_an_outbox_that_is_away_is_waited_for(site: Site) -> None:
     assert site.told() == []
     site.away, site.now = False, 4.9
     site.pages.tick()
-    assert list(site.outbox.iterdir()) == [], "not before it is time"
+    assert list(site.outbox.iterdir()) == [], "the pause is not over"
     site.now = 5.0
     site.pages.tick()
     assert len(list(site.outbox.iterdir())) == 1
@@ -132,7 +132,7 @@ def test_a_name_that_is_taken_in_the_outbox_is_left_alone_and_said_to_be(
         site.pages.tick()
     (record,) = caplog.records
     assert (record.message, record.code) == ("no_refusal_page", "outbox_occupied")  # type: ignore[attr-defined]
-    assert not hasattr(record, "frames"), "it is no defect of ours"
+    assert not hasattr(record, "frames"), "it is no internal error"
     assert site.pages.next_due() is None
 
 
@@ -158,7 +158,7 @@ def test_there_is_one_only_where_the_site_wants_it(wanted: dict[str, bool], tmp_
 
 @pytest.mark.slow
 def test_the_daemon_delivers_it(tmp_path: Path, shipped_bundle: Path) -> None:
-    """By the confined process: it reads the font, and writes nothing."""
+    """The confined process makes it: that process can read the font, and writes nothing."""
     config = tmp_path / "settings.toml"
     config.write_text("refusal_page = true\nlanguage = 'de'\ncase_settle_seconds = 0.3\n")
     with running(tmp_path, shipped_bundle, "--config", config) as appliance:

@@ -1,4 +1,4 @@
-"""What people ask for on the page, put into the daemon's folder as the page does it."""
+"""Requests of users on the page, put into the daemon's folder as the page does it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_of_two_who_ask_the_first_is_served_and_the_other_told(house: House) -> 
 
 
 class TestARegion:
-    """Chosen where the rule left it open."""
+    """A region that a person chooses where the rule selects none."""
 
     @pytest.fixture
     def ambiguous(self, house: House) -> House:
@@ -156,7 +156,7 @@ def test_a_crash_between_taking_and_removing_has_nothing_done_twice(house: House
     path = house.state / requests.FOLDER / name
     content = path.read_bytes()
     house.run(3)
-    path.write_bytes(content)  # as if it had not been removed
+    path.write_bytes(content)  # as if the daemon had not removed it
     house.restart()
     house.run(3)
     assert requests.waiting(house.state) == ()
@@ -261,7 +261,7 @@ def test_a_daemon_that_has_ended_holds_no_file_events(house: House) -> None:
     before = instances()
     with_stop(house, 2)
     assert instances() == before - 1
-    with_stop(house, 2)  # and goes on where it is called again
+    with_stop(house, 2)  # the daemon can be called again
     assert instances() == before - 1
 
 

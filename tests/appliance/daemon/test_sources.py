@@ -1,4 +1,4 @@
-"""What the daemon waits for: each source alone ends its sleep in time, and none keeps it awake."""
+"""What the daemon waits for: each source alone wakes it in time, and none keeps it awake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEVER = 80_000.0
 
 
 class Heard:
-    """A watcher that misses nothing, so that the scan leaves all to the events."""
+    """A watcher that misses nothing, so that the scan relies on the events."""
 
     def events_come(self) -> bool:
         return True
@@ -27,7 +27,7 @@ class Heard:
 
 
 class Swap(Source):
-    """A hot swap with something to do at one moment."""
+    """A hot swap that has something to do at one moment."""
 
     def __init__(self, at: float) -> None:
         self.at: float | None = at
@@ -47,7 +47,7 @@ class Swap(Source):
 
 
 class Watched(SimulatedWake):
-    """Notes by what it may be woken."""
+    """Records the sources that may wake it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Watched(SimulatedWake):
 
 
 class Sleeper(House):
-    """A daemon that nothing wakes for a day but what it waits for."""
+    """A daemon that, for a day, only the tested source wakes."""
 
     def __init__(self, root: Path, swap: Swap | None = None, **timers: Any) -> None:
         self.swap: Any = swap
@@ -158,4 +158,4 @@ def test_it_sleeps_while_nothing_is_due(tmp_path: Path) -> None:
     began = house.wake.now
     for _ in range(20):
         house.daemon.step()
-    assert house.wake.now - began > 150, "it is kept awake by more than upkeep"
+    assert house.wake.now - began > 150, "something else than upkeep keeps it awake"

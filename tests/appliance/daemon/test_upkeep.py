@@ -1,4 +1,4 @@
-"""What the daemon says unasked: a wait that became too long, once; a disk that fills up."""
+"""What the daemon reports by itself: a wait that is too long, once, and a full disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOUR = timedelta(hours=1)
 
 
 class Clock:
-    """The time of day and the monotonic clock, both set by hand."""
+    """The time of day and the monotonic clock; the test sets both."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,7 +76,7 @@ def test_a_job_that_waits_too_long_is_told_of_once(
     clock.now += HOUR - timedelta(seconds=1)
     keeper.tick()
     assert not said(caplog, "alert")
-    # Held, looked at anew, another file of it come: none of this begins the wait anew.
+    # Neither a hold, nor another look, nor another file starts the wait again.
     ledger.hold(job_id, MISSING, content="c")
     ledger.wait(job_id, MISSING, content="d")
     ledger.hold(job_id, MISSING, content="d")
@@ -85,7 +85,7 @@ def test_a_job_that_waits_too_long_is_told_of_once(
     (alert,) = said(caplog, "alert")
     assert (alert["job"], alert["study"], alert["code"], alert["state"]) == (job_id, "1.2", "slices_missing", "held")
     assert alert["since"] == "2026-01-01T00:00:00+00:00"
-    assert MISSING.message not in str(alert), "a sentence may name a ROI, which is free text"
+    assert MISSING.message not in str(alert), "a message may contain a ROI's name, which is free text"
     clock.now += timedelta(days=3)
     keeper.tick()
     assert len(said(caplog, "alert")) == 1

@@ -1,4 +1,4 @@
-"""Slices next to the region: waited for, across pauses, orders of arrival and restarts, but not for ever."""
+"""The daemon waits for slices next to the region, in any order of arrival and over restarts, but not for ever."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def house(tmp_path: Path) -> House:
 
 
 def put(house: House, number: int | None) -> None:
-    """Put one slice of the study, or, for None, its region."""
+    """Put one slice of the study into the inbox, or its region for None."""
     if number is None:
         put_roi(house.inbox, "1.5.99", "1.5", NEEDED, "neighbours")
     else:
@@ -37,7 +37,7 @@ def test_a_pause_at_the_edge_of_the_tumour_makes_no_report(house: House) -> None
         put(house, number)
     house.run(10)
     job = house.job()
-    assert house.states() == ["waiting"]  # and not held: nobody need do anything
+    assert house.states() == ["waiting"]  # not held, as no person must act
     assert job.reason is not None
     assert job.reason.code is ReasonCode.MORE_MAY_COME
     assert "continues by itself, at the latest at" in job.reason.message
@@ -80,7 +80,7 @@ def test_files_that_are_not_read_yet_keep_the_wait_open(house: House) -> None:
         put_slice(house.inbox / "other", "1.6", n)
     put_slice(house.inbox / "z", "1.5", 4)
     house.run(3)
-    assert not house.reports()  # one of those unread could be what is waited for
+    assert not house.reports()  # one of the unread files could be the awaited slice
     put(house, -1)
     house.run(60)
     assert len(house.reports()) == 1
@@ -88,7 +88,7 @@ def test_files_that_are_not_read_yet_keep_the_wait_open(house: House) -> None:
 
 
 def _age(house: House, seconds: float) -> None:
-    """Have every file come so much earlier, by the wall clock, as if the daemon had been away."""
+    """Make every file older by the wall clock, as if the daemon had been stopped for that time."""
     house.database.query(
         "UPDATE files SET read_at = strftime('%Y-%m-%dT%H:%M:%f+00:00', read_at, ?)", (f"-{seconds} seconds",)
     )
@@ -141,7 +141,7 @@ def test_slices_of_the_region_itself_are_waited_for_without_end(house: House) ->
 
 
 def _deliver_first(house: House, by_position: bool) -> None:
-    """Have the first report made of a region that names its slices, or none of them."""
+    """Make the first report of a region that names its slices, or that names none."""
     put_roi(house.inbox, "1.5.99", "1.5", NEEDED, "1.7", *(["unnamed"] if by_position else []))
     for number in NEEDED:
         put_slice(house.inbox, "1.5", number)

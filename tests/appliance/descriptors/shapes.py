@@ -20,7 +20,7 @@ def volume_of(hu: npt.NDArray[np.generic], spacing: Spacing = (1.0, 0.7, 0.7)) -
 
 
 def places(half_mm: float, spacing: Spacing = (1.0, 0.7, 0.7), offset: float = 0.13) -> tuple[Floats, Floats, Floats]:
-    """Coordinates (z, y, x) in mm from the middle of a cube, which lies on no voxel's centre, to broadcast."""
+    """Coordinates (z, y, x) in mm from the middle of a cube, for broadcasting. The middle is at no voxel's centre."""
     z, y, x = (
         (np.arange(2 * int(half_mm / step) + 1) - int(half_mm / step) + offset) * step for step in spacing
     )  # fmt: skip
@@ -28,7 +28,7 @@ def places(half_mm: float, spacing: Spacing = (1.0, 0.7, 0.7), offset: float = 0
 
 
 def ramp(distance: Floats, width: float = 2.0, inside: float = TISSUE, outside: float = LUNG) -> npt.NDArray[np.int16]:
-    """HU that fall linearly over `width` mm across where the signed distance to the surface is 0."""
+    """HU that fall linearly over `width` mm across the surface, where the signed distance is 0."""
     return np.rint(np.clip((inside + outside) / 2 - distance * (inside - outside) / width, outside, inside)).astype(
         np.int16
     )

@@ -1,4 +1,4 @@
-"""Whatever comes in: a number with its caveat, or why it cannot be said; never a confident word."""
+"""For any input there is a number with its caveat, or the reason why there is none; a word only if it is sure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_two_pieces() -> None:
     first, second = np.sqrt(z**2 + y**2 + (x + 14) ** 2) - 10, np.sqrt(z**2 + y**2 + (x - 14) ** 2) - 7
     found = describe(volume_of(ramp(np.minimum(first, second))), (first <= 0) | (second <= 0))
     assert_no_word(found, "2 separate parts")
-    # The axes are of the larger piece, not from one to the other.
+    # The axes are those of the larger part; they do not reach from one part to the other.
     assert found["long_axis_mm"].value == pytest.approx(20, abs=0.7)
     assert found["components"].value == 2
     assert any("separate parts" in caveat for caveat in found["long_axis_mm"].caveats)
@@ -76,7 +76,7 @@ def test_misplaced_into_lung() -> None:
 
 
 def test_planning_volume() -> None:
-    """A margin of 3 mm around a tumour is not its outline."""
+    """A contour with a margin of 3 mm is not the tumour's contour."""
     z, y, x = places(28)
     r = np.sqrt(z**2 + y**2 + x**2)
     found = describe(volume_of(ramp(r - 15)), r <= 18)
@@ -104,7 +104,7 @@ def test_rib() -> None:
     hu[rib] = 700
     found = describe(volume_of(hu), mask)
     assert_no_word(found, "is bone")
-    # What is bone is left out of the tissue, so it does not make ground glass solid.
+    # Bone does not count as tissue, so it does not make ground glass solid.
     assert found["mean_hu"].value == pytest.approx(float(volume.array[mask & ~rib].mean()), abs=1e-3)
     assert found["dense_share"].value == 0
 
@@ -129,7 +129,7 @@ def test_contrast(contrast: bool | None) -> None:
 def test_cut_by_the_image() -> None:
     volume, mask = ball(15)
     found = describe(volume_of(volume.array[:, :, 6:]), mask[:, :, 6:])
-    assert found.unfit == ()  # there is lung between it and the edge
+    assert found.unfit == ()  # there is lung between the tumour and the edge
     column = int(np.flatnonzero(mask.any(axis=(0, 1)))[0])
     found = describe(volume_of(volume.array[:, :, column + 3 :]), mask[:, :, column + 3 :])
     assert_no_word(found, "edge of the image")
@@ -137,13 +137,13 @@ def test_cut_by_the_image() -> None:
 
 
 def test_a_reference_volume_without_a_slice_to_spare() -> None:
-    """The slices of the region and none beside them, as the appliance reads where it does not resample."""
+    """The region's slices without a margin, as the appliance reads them if it does not resample."""
     volume, mask = ball(12)
     used = mask.any(axis=(1, 2))
     found = describe(volume_of(volume.array[used]), mask[used])
     assert found["volume_mm3"].value == describe(volume, mask)["volume_mm3"].value
     assert found.unfit == ()
-    # The faces towards what is not there are a third of it: too much to tell.
+    # A third of the surface borders on slices that are not there, too much for a reliable share.
     assert found["contact_share"].value is None or found["contact_share"].value == pytest.approx(0, abs=0.02)
 
 
@@ -169,7 +169,7 @@ class TestTexture:
         r = np.sqrt(z**2 + y**2 + x**2)
         hu = np.where(r < 13, -1000, ramp(r - 16, 1.0))
         found = describe(volume_of(hu.astype(np.int16)), r <= 16)
-        assert float(np.mean(hu[r <= 16])) < -500  # by all that is inside it would be ground glass
+        assert float(np.mean(hu[r <= 16])) < -500  # the mean of all voxels inside would be that of ground glass
         assert found["mean_hu"].word == "solid"
 
 
@@ -179,7 +179,7 @@ class TestTexture:
     st.floats(0.02, 0.9),
 )  # fmt: skip
 def test_any_mask_in_any_volume(seed: int, spacing: tuple[float, float, float], share: float) -> None:
-    """Numbers are finite and in their range, and the mirror image has the same."""
+    """Numbers are finite and in their range, and the mirror image has the same numbers."""
     random = np.random.default_rng(seed)
     shape = tuple(random.integers(1, 14, 3))
     mask = random.random(shape) < share

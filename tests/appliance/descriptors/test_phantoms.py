@@ -1,4 +1,4 @@
-"""Ball, ellipsoid, star and ring: every number derived by hand from the shape."""
+"""Ball, ellipsoid, star and ring. Every expected number is derived by hand from the shape."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TestBall:
         assert self.found["edge_slope_hu_per_mm"].value == pytest.approx(expected, rel=0.08)
 
     def test_mean_hu(self) -> None:
-        # The last millimetre falls to the middle of the ramp.
+        # In the last millimetre HU fall to the middle of the ramp.
         inner = (quad(lambda r: r**2 * (40 - 445 * max(0, r - 19)), 0, 20, points=[19])[0]) / (20**3 / 3)
         assert self.found["mean_hu"].value == pytest.approx(inner, abs=6)
 
@@ -78,14 +78,14 @@ class TestEllipsoid:
         arc = np.hypot(2 * np.sin(angle), np.cos(angle))
         mean = (radius * arc).sum() / arc.sum()
         spread = np.sqrt(((radius - mean) ** 2 * arc).sum() / arc.sum()) / mean
-        assert spread == pytest.approx(0.23, abs=0.005)  # as the docstring says
+        assert spread == pytest.approx(0.23, abs=0.005)  # the value in the descriptor's docstring
         assert self.found["radial_spread"].value == pytest.approx(spread, abs=0.005)
         assert self.found["irregularity"].value == pytest.approx(0, abs=0.02)
         assert self.found["radial_spread"].word == "not round"
 
 
 class TestStar:
-    """A prism of five points, 24 mm out and 12 mm in, 20 mm high."""
+    """A prism over a star of five points, with radii of 24 mm and 12 mm, 20 mm high."""
 
     corners = np.array(
         [[r * np.sin(a), r * np.cos(a)] for k in range(10) for r, a in [(24 - k % 2 * 12, k * np.pi / 5)]]
@@ -94,7 +94,7 @@ class TestStar:
 
     @classmethod
     def _inside(cls) -> np.ndarray:
-        # Star-shaped from the middle: along each direction, inside as far as the side between two corners.
+        # In each direction from the middle, the star reaches as far as the side between two corners.
         angle = np.mod(np.arctan2(cls.y, cls.x), 2 * np.pi / 5)
         angle = np.minimum(angle, 2 * np.pi / 5 - angle)  # from a point (0) to the notch beside it (π/5)
         side = 24 * 12 * np.sin(np.pi / 5) / (24 * np.sin(angle) + 12 * np.sin(np.pi / 5 - angle))
@@ -118,7 +118,7 @@ class TestStar:
 
 
 class TestRing:
-    """A ball of 18 mm with gas to 9 mm, which the mask leaves out, as somebody would draw a wall."""
+    """A ball of 18 mm radius with gas up to 9 mm. The mask leaves the gas out, as when a person draws the wall."""
 
     @pytest.mark.parametrize("drawn", ["ring", "whole"])
     def test_the_cavity_is_found_whether_it_is_drawn_or_not(self, drawn: str) -> None:
@@ -128,7 +128,7 @@ class TestRing:
         mask = (r <= 18) & ((r > 9) | (drawn == "whole"))
         found = describe(volume_of(hu.astype(np.int16)), mask)
         assert found["cavity_share"].value == pytest.approx((9 / 18) ** 3, abs=0.005)
-        # The walls do not make it part-solid; what lies beside the gas is left out.
+        # The walls do not make it part-solid, because voxels beside the gas are left out.
         assert found["mean_hu"].word == "solid"
         assert found["solid_share"].value is not None
         assert float(found["solid_share"].value) > 0.8
@@ -145,7 +145,7 @@ def test_half_of_a_ball_in_the_chest_wall_touches_what_is_not_lung() -> None:
     r = np.sqrt(z**2 + y**2 + x**2)
     hu = np.where(y + 0 * r > 0, TISSUE, ramp(r - 16))
     found = describe(volume_of(hu.astype(np.int16)), r <= 16)
-    # Up to half a voxel, and the 3 mm beside the wall that look into it.
+    # Within half a voxel, and the 3 mm beside the wall that also touch it.
     assert found["contact_share"].value == pytest.approx(0.5, abs=0.05)
 
 
@@ -176,7 +176,7 @@ def test_calcification_counts_and_a_rib_does_not() -> None:
 
 
 def test_voxels_that_mix_gas_with_wall_are_left_out() -> None:
-    """A cavity with a blurred edge, as scanners make it: what is left is the tissue beyond it, as without a cavity."""
+    """A cavity with a blurred edge, as in real scans: only the tissue beyond the edge is measured."""
     z, y, x = places(26)
     r = np.sqrt(z**2 + y**2 + x**2)
     hu = np.minimum(ramp(12 - r, 2.0, TISSUE, -1000), ramp(r - 16))
@@ -187,13 +187,13 @@ def test_voxels_that_mix_gas_with_wall_are_left_out() -> None:
 
 
 def test_slices_weigh_by_their_area() -> None:
-    """Ten slices of a cross, and ten of a circle with a quarter of its area: the cross has four times the say."""
+    """Ten slices of a cross and ten of a circle with a quarter of its area: the cross has four times the weight."""
     z, y, x = places(26)
     cross = (np.maximum(np.abs(y), np.abs(x)) <= 15) & (np.minimum(np.abs(y), np.abs(x)) <= 5)
     area = 4 * 15 * 10 - 10 * 10
     circle = np.hypot(y, x) <= np.sqrt(area / 4 / np.pi)
     mask = ((z > -10) & (z <= 0) & cross) | ((z > 0) & (z <= 10) & circle)
     found = describe(volume_of(np.where(mask, TISSUE, LUNG).astype(np.int16)), mask)
-    perimeter = 4 * 30  # of the cross: as long as that of the square around it
+    perimeter = 4 * 30  # the cross has the perimeter of the square around it
     hull = 4 * 10 + 4 * np.hypot(10, 10)
     assert found["irregularity"].value == pytest.approx(0.8 * (1 - hull / perimeter), abs=0.02)

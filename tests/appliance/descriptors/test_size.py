@@ -1,4 +1,4 @@
-"""Axes against brute force, classes at their limits, growth by hand; real lungs against another way to measure."""
+"""Axes agree with brute force, classes are right at their limits, growth agrees with hand-made figures."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def test_axes_are_those_of_brute_force(mask: np.ndarray) -> None:
 
 
 def test_short_axis_is_a_line_within_the_outline_and_no_shadow() -> None:
-    """A parallelogram: its shadow across the long axis is wider than any line that crosses it at right angles."""
+    """A parallelogram: its projection across the long axis is longer than any line inside it at right angles."""
     y, x = np.mgrid[0:120, 0:160] * 0.5
     mask = ((y > 10) & (y < 40) & (x - 0.5 * y > 10) & (x - 0.5 * y < 50))[None]
     found = axes(outlines(mask, (1.0, 0.5, 0.5)))
     corners = np.array([[10, 15], [10, 55], [40, 70], [40, 30]], dtype=float)
     long = corners[2] - corners[0]
-    assert found.long == pytest.approx(np.hypot(*long), abs=1.2)  # voxels round the sharp corners
+    assert found.long == pytest.approx(np.hypot(*long), abs=1.2)  # voxels make sharp corners round
     # The longest line across starts at a corner that is not on the long axis, and ends on the long axis' other side.
     unit = long / np.hypot(*long)
     across = np.array([-unit[1], unit[0]])
@@ -133,7 +133,7 @@ LUNGS = {"ibsi": "ibsi/ct_phantom/dicom", "lung1-001": "dicom/lung1-001-slab"}
 
 @pytest.mark.parametrize("patient", LUNGS)
 def test_real_tumours_against_itk(patient: str, shared_data: Path, tmp_path: Path) -> None:
-    """Sizes and densities as SimpleITK's label statistics have them, and axes by every pair of border voxels."""
+    """Sizes and densities agree with SimpleITK's label statistics, axes with all pairs of border voxels."""
     answer = measure_paths([shared_data / LUNGS[patient]], ROI_RULE, read("all"), Options(save_volume=tmp_path))
     assert answer["status"] == "measured", answer["reason"]
     image, label = (sitk.ReadImage(str(tmp_path / name)) for name in ("image.nii.gz", "mask.nii.gz"))

@@ -1,4 +1,4 @@
-"""What it takes: at most a tenth of a second of processor time for a tumour of 40 mm."""
+"""Descriptors of a tumour of 40 mm take at most a tenth of a second of processor time."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def test_a_tumour_of_40_mm(spacing: tuple[float, float, float]) -> None:
         describe(volume, mask)
         took.append(time.process_time() - start)
     print(f"\n{spacing}: {1000 * min(took):.0f} ms")
-    # Twice that, because a machine that does other work has slower memory; the figure itself is in the docs.
+    # Twice the documented figure, because other work on the machine makes memory slower.
     assert min(took) < 0.2

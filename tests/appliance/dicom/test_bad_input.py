@@ -1,4 +1,4 @@
-"""Every way in which a study can be doubtful, spoilt in one place of an otherwise good study: a code and a sentence."""
+"""A good study with one fault, for every kind of fault: it gives a reason code and a sentence."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def code_of(study: Study, folder: Path, spec: ExtractionSpec = SPEC, **options: 
     assert outcome["reason"] is not None, f"was measured: {outcome['roi']}"
     sentence = outcome["reason"]["message"]
     assert sentence.endswith(".")
-    assert _REMEDY.search(sentence), f"it does not say what to do: {sentence}"
+    assert _REMEDY.search(sentence), f"the sentence does not say what to do: {sentence}"
     there = {str(dataset.get("SOPInstanceUID")) for dataset in (*study.rois, *study.slices)}
     told = {found[0] for found in _UID.finditer(sentence)}
-    assert not told & there, f"it names a file that is there by its UID: {sentence}"
+    assert not told & there, f"the sentence names a present file by its UID: {sentence}"
     assert "Phantom" not in sentence
     assert "LUNGSTAGE-PHANTOM" not in sentence
     assert outcome["features"] is None
@@ -93,7 +93,7 @@ def _duplicate_position(study: Study) -> None:
     twin.SOPInstanceUID = twin.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     twin.PixelData = bytes(len(twin.PixelData))
     study.slices.append(twin)
-    for one in contours_of(study.rois[0]):  # nothing says which of the two is meant
+    for one in contours_of(study.rois[0]):  # no reference says which of the two is meant
         del one.ContourImageSequence
     list_series(study.rois[0], listing(study.slices[0].SeriesInstanceUID, study.slices))
 
@@ -184,7 +184,7 @@ def _other_patient(study: Study) -> None:
 
 
 def _other_study(study: Study) -> None:
-    """Beside a study of its own, the region names one that its images are not of."""
+    """The region is in another study, and names a study that its images are not in."""
     study.rois[0].StudyInstanceUID = generate_uid()
     study.rois[0].ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[
         0
@@ -196,7 +196,7 @@ def _short_pixels(study: Study) -> None:
 
 
 def _fewer_columns(study: Study) -> None:
-    """All slices lie alike, so that each row begins where the last ends, too early."""
+    """All slices say too few columns, so that every row would begin too early."""
     _each(study.slices, "Columns", 44)
 
 
@@ -218,7 +218,7 @@ def _neighbour_without_position(study: Study) -> None:
 
 
 def _uid_of_another_representation(study: Study) -> None:
-    """What no writer can hand on: highdicom would stumble over its absence."""
+    """A UID that cannot be copied to the report; highdicom fails if it is absent."""
     for dataset in study.slices:
         _unchecked(dataset, "SeriesInstanceUID", "OB", dataset.SeriesInstanceUID.encode())
 
@@ -236,13 +236,13 @@ def _two_frames_of_reference_each(study: Study) -> None:
 
 
 def _columns_of_another_representation(study: Study) -> None:
-    """A number like any other to a lenient reader, and left out of what is handed on to the report."""
+    """A lenient reader reads this number; it would not be copied to the report."""
     for dataset in study.slices:
         _unchecked(dataset, "Columns", "OB", bytes([dataset.Columns, 0]))
 
 
 def _no_frames(study: Study) -> None:
-    """Which is another thing than not to say how many."""
+    """Not the same as an absent number of frames."""
     for dataset in study.slices:
         dataset.NumberOfFrames = 0
 
@@ -351,7 +351,7 @@ def test_a_neighbour_that_does_not_say_where_it_lies_is_not_passed_over(tmp_path
     study = rtstruct_study()
     _neighbour_without_position(study)
     assert code_of(study, tmp_path, RESAMPLED) == ("refused", "geometry_missing")
-    assert measured(tmp_path)["status"] == "measured", "without resampling nobody needs it"
+    assert measured(tmp_path)["status"] == "measured", "the slice is not needed without resampling"
 
 
 def test_turned_slice(tmp_path: Path) -> None:
@@ -420,7 +420,7 @@ def _digits_with_an_underscore(item: Dataset) -> None:
 
 
 def _contours_of_another_under_its_number() -> Study:
-    """One digit is wrong: the organ's contours, around the tumour's, would make a ring of it."""
+    """One wrong digit: with the organ's contours around it, the tumour would become a ring."""
     study = rtstruct_study()
     rois = {name: [contour(study.slices[k], polygon) for k in ROI_SLICES]
             for name, polygon in (("GTV-1", SQUARE), ("Heart", AROUND))}  # fmt: skip
@@ -493,7 +493,7 @@ def test_a_hole_is_not_a_fault(tmp_path: Path) -> None:
 
 
 def test_every_other_slice_is_not_taken_for_thick_slices(tmp_path: Path) -> None:
-    """Only the slices that have a contour arrived; those between exist, as the declared thickness tells."""
+    """Only slices with a contour arrived. The declared thickness shows that there are slices between them."""
     study = rtstruct_study(on=(2, 4, 6, 8))
     study.slices = [study.slices[k] for k in (2, 4, 6, 8)]
     assert code_of(study, tmp_path) == ("held", "slices_missing")
@@ -537,7 +537,7 @@ def _lost_frames(study: Study) -> None:
 
 
 def _fewer_frames_than_there_are(study: Study) -> None:
-    """Of which pydicom hands out all."""
+    """pydicom returns all frames anyway."""
     study.rois[0].NumberOfFrames = 1
 
 
@@ -647,7 +647,7 @@ def test_truncated_slice(share: float, tmp_path: Path) -> None:
     victim.write_bytes(content[: int(len(content) * share)])
     outcome = measured(folder)
     assert outcome["features"] is None
-    # A file cut within its preamble is no longer recognisable as DICOM; then a slice is simply missing.
+    # A file cut within its preamble is not recognised as DICOM, so the slice counts as missing.
     assert outcome["reason"]["code"] in {"dicom_unreadable", "slices_missing"}
     assert outcome["reason"]["code"] == "dicom_unreadable" or share < 0.1
 
@@ -680,7 +680,7 @@ def test_other_slices_and_their_order_do_not_matter(kept: range, spec: Extractio
     study = rtstruct_study()
     study.slices = [study.slices[k] for k in reversed(kept)]
     part = measured(study.write(tmp_path / "part"), spec)
-    if spec is RESAMPLED and kept == range(3, 9):  # without its margin the volume honestly is another one
+    if spec is RESAMPLED and kept == range(3, 9):  # without the margin the reference volume is really another one
         assert any("6 listed slices were not received" in warning for warning in part["warnings"])
         return
     assert part["features"] == whole["features"]
@@ -720,7 +720,7 @@ def test_a_transfer_syntax_without_a_decoder_is_refused(tmp_path: Path) -> None:
 
 
 def _segments(study: Study, masks: dict[str, np.ndarray], kind: str) -> Dataset:
-    """A SEG with a segment for each mask, by name; primary tumour and nodes are told apart by their codes too."""
+    """A SEG with one named segment for each mask; primary tumour and nodes also have different codes."""
     types = {"Tumour": codes.SCT.NeoplasmPrimary, "Nodes": codes.SCT.NeoplasmSecondary}
     descriptions = [
         hd.seg.SegmentDescription(

@@ -1,4 +1,4 @@
-"""Text that is not in the character set that its file names is known as such, and none that is."""
+"""Text that is not in the file's stated character set is recognised, and correct text is not reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a case waits for, how long, and the message if it was not received; and which positions are evenly spaced."""
+"""What a case waits for and how long, the message if it was not received, and which positions are evenly spaced."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_whole_margin_needs_no_waiting_and_no_warning(tmp_path: Path) -> None:
 
 
 def test_the_end_of_a_series_that_is_all_there_is_no_missing_slice(tmp_path: Path) -> None:
-    rtstruct_study(on=range(12)).write(tmp_path)  # every slice has a contour, so the list alone shows no end
+    rtstruct_study(on=range(12)).write(tmp_path)  # all slices have contours, so the list does not show the end
     assert _code(tmp_path, waited=False) == "more_may_come"
     study = rtstruct_study(on=range(6))
     study.write(tmp_path / "end")
@@ -73,7 +73,7 @@ OTHERWISE = ("OTHER", ["DERIVED", "SECONDARY", "AXIAL"], "80", "250", "2")
 def test_a_neighbour_of_another_acquisition_is_named_as_left_out(
     side: int, told: tuple[str, str], value: object, tmp_path: Path
 ) -> None:
-    """It is no end of the series, and the reader can see why its voxels were not used."""
+    """The series does not end there, so the warning says why these voxels are not used."""
     study = rtstruct_study()
     for k, image in enumerate(study.slices):
         setattr(image, told[0], value if k == side else "1" if told[0] == "TemporalPositionIdentifier" else "100")
@@ -104,7 +104,7 @@ def test_another_acquisition_further_off_is_not_mentioned(tmp_path: Path) -> Non
 
 
 def test_a_ct_is_never_taken_for_lungstages_own_document(tmp_path: Path) -> None:
-    """Whoever wrote it: a slice that is passed over in silence changes the numbers."""
+    """A slice that is silently left out changes the numbers, whatever software wrote it."""
     study = rtstruct_study()
     study.slices[2].ManufacturerModelName = OWN_MODEL_NAME
     study.write(tmp_path)
@@ -229,7 +229,7 @@ def test_positions_that_no_rounding_explains_are_uneven() -> None:
 @settings(max_examples=200, deadline=None)
 def test_any_even_step_is_found_under_its_rounding(step: float, phase: float, on: tuple[int, int]) -> None:
     exact = phase + step * np.arange(40)
-    # A tie goes one way: where some go up and some down, nothing tells them from a slice beside its place.
+    # All ties are rounded up. Mixed rounding of ties cannot be distinguished from a slice at a wrong place.
     series, (first, count) = np.floor(exact * 10 + 0.5 + 1e-6) / 10, on
     found = even_step(series[first : first + count], np.arange(count), [_Declared(None, None)] * count, series)  # type: ignore[arg-type,list-item]
     assert found == pytest.approx(step, abs=0.1 / (count - 1) + 1e-6)

@@ -1,4 +1,4 @@
-"""Compressed slices: read to the last bit, refused where they are cut short, and told of where something was lost."""
+"""Compressed slices are read exactly or refused if truncated; lossy compression gives a warning."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _study(change: Callable[[Dataset], None] = lambda _: None) -> Study:
     study = rtstruct_study()
     for dataset in study.slices:
         pixels = dataset.pixel_array.copy()
-        pixels[0, :4] = -32768, 32767, 0, -1  # what 16 signed bits can hold
+        pixels[0, :4] = -32768, 32767, 0, -1  # the range of 16 signed bits
         dataset.PixelData = pixels.tobytes()
         change(dataset)
     return study
@@ -164,7 +164,7 @@ def test_high_throughput_jpeg_2000(syntax: UID) -> None:
 
 
 def test_no_end_of_jpeg_lossless_is_made_up() -> None:
-    """Without its last byte of data and its end marker, libjpeg decodes this codestream with one wrong pixel."""
+    """Without the last data byte and the end marker, libjpeg decodes this codestream with one wrong pixel."""
     for cut in range(1, 16):
         dataset = rtstruct_study().slices[4]
         codestream = jpeg_lossless.encode(dataset.pixel_array.view(np.uint16), 16, predictor=5)
@@ -176,7 +176,7 @@ def test_no_end_of_jpeg_lossless_is_made_up() -> None:
 @pytest.mark.parametrize("cut", [2, 31, 800])
 @pytest.mark.parametrize("syntax", [s for s in LOSSLESS if s != "deflated"])
 def test_a_codestream_that_ends_too_soon_is_refused(syntax: str, cut: int, tmp_path: Path) -> None:
-    """The file is whole, its fragment is not: a gateway passed on what it had."""
+    """The file is complete and its fragment is truncated, as if a gateway had sent only a part of it."""
     study = _study(LOSSLESS[syntax])
     victim = study.slices[5]
     codestream = next(generate_frames(victim.PixelData, number_of_frames=1)).rstrip(b"\0")
@@ -226,7 +226,7 @@ LOSSY = {"JPEG-LS, near-lossless": _near_lossless, "JPEG 2000": _lossy_wavelet, 
 def test_loss_is_a_warning_not_a_refusal(syntax: str, tmp_path: Path) -> None:
     study = rtstruct_study()
     LOSSY[syntax](study.slices[5])
-    if syntax == "JPEG baseline":  # of which all slices must be, to have one rescale
+    if syntax == "JPEG baseline":  # all slices must be compressed like this to have the same rescale
         for k in {*range(12)} - {5}:
             _baseline(study.slices[k])
     outcome = measured(study.write(tmp_path / "lossy"))
@@ -251,7 +251,7 @@ def test_loss_in_the_past_is_told(tmp_path: Path) -> None:
 
 
 def test_a_syntax_that_may_lose_is_taken_at_its_headers_word(tmp_path: Path) -> None:
-    """JPEG 2000 may be reversible under the transfer syntax that also allows loss."""
+    """JPEG 2000 may be lossless also under the transfer syntax that allows loss."""
     for value, warned in (("00", False), ("", True)):
         study = _stated(value, on=5, syntax=JPEG2000Lossless)
         study.slices[5].file_meta.TransferSyntaxUID = JPEG2000
@@ -260,7 +260,7 @@ def test_a_syntax_that_may_lose_is_taken_at_its_headers_word(tmp_path: Path) -> 
 
 
 def test_codecs_that_no_slice_needs_are_not_loaded(tmp_path: Path) -> None:
-    """SimpleITK, which decodes JPEG lossless, is a third of the process's memory."""
+    """SimpleITK is only needed for JPEG lossless and takes a third of the process's memory."""
     program = (
         "import sys; from pathlib import Path; from tests.appliance.dicom.test_bad_input import measured\n"
         "for folder in sys.argv[1:]:\n    measured(Path(folder)); print('SimpleITK' in sys.modules)"
@@ -278,7 +278,7 @@ def test_a_real_slice_in_jpeg_2000_equals_its_uncompressed_twin(shared_data: Pat
 
 @pytest.mark.parametrize("name", ["bad_sequence.dcm", "JPEG-LL.dcm"])
 def test_a_real_image_in_jpeg_lossless_equals_what_dcmtk_decodes(name: str, shared_data: Path, tmp_path: Path) -> None:
-    """One is a CT slice; the other ends in a padding byte of ones."""
+    """One image is a CT slice; the other ends with a padding byte of ones."""
     path = shared_data / "hostile" / "pydicom-data" / name
     if shutil.which("dcmdjpeg") is None:
         pytest.skip("dcmdjpeg is not installed")
@@ -288,7 +288,7 @@ def test_a_real_image_in_jpeg_lossless_equals_what_dcmtk_decodes(name: str, shar
 
 @pytest.mark.parametrize("codec", ["JPEG-LS", "JPEG 2000", "JPEG lossless"])
 def test_values_that_bits_stored_cannot_hold_are_refused(codec: str, tmp_path: Path) -> None:
-    """A codestream has a precision of its own: which of the two is right, nobody can tell."""
+    """The codestream states another precision than the header, and it is not known which is right."""
 
     def change(dataset: Dataset) -> None:
         LOSSLESS[codec](dataset)

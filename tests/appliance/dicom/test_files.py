@@ -1,4 +1,4 @@
-"""Reading one file: the front alone tells as much as the whole, and a file cut anywhere is found out."""
+"""Reading one file: its front gives the same header as the whole file, and any truncation is noticed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_front_of_a_file_gives_the_same_header(syntax: UID, tmp_path: Path) 
 def test_a_file_cut_anywhere_is_refused_by_its_front(syntax: UID, tmp_path: Path) -> None:
     path = _slice_as(syntax, tmp_path)
     content = path.read_bytes()
-    # RLE ends in a delimiter of 8 bytes; a deflated stream may end in a byte of padding that nothing needs.
+    # RLE ends with a delimiter of 8 bytes; a deflated stream may end with a padding byte that is not needed.
     last = 2 if syntax == DeflatedExplicitVRLittleEndian else 1
     cuts = {*range(140, len(content), 97), len(content) - last, len(content) - 9, len(content) - 16}
     for cut in sorted(cuts):
@@ -81,7 +81,7 @@ def test_one_shot_reads_no_pixels_it_does_not_need(tmp_path: Path, monkeypatch: 
     assert len(found.headers) == 13
     assert not hashed
     assert measured(folder)["status"] == "measured"
-    assert len(hashed) == 6  # the region's slices
+    assert len(hashed) == 6  # only the region's slices
 
 
 def test_a_file_is_read_without_its_pixels_and_proven_whole_all_the_same(tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ def test_a_file_that_shrank_is_unavailable_and_not_its_own_fault(tmp_path: Path)
 
 
 def test_what_the_parser_cannot_read_is_not_the_disk_s_fault(tmp_path: Path) -> None:
-    """pydicom raises OSError over a sequence that never ends."""
+    """pydicom raises OSError for a sequence that never ends."""
     path = _slice_as(ExplicitVRLittleEndian, tmp_path)
     content = path.read_bytes()
-    at = content.index(b"\x08\0\x60\0CS")  # Modality; before it, a sequence of an item that never ends
+    at = content.index(b"\x08\0\x60\0CS")  # Modality; an endless item is inserted before it
     endless = b"\x08\0\x51\0SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"
     path.write_bytes(content[:at] + endless + content[at:-2])
     with pytest.raises(Refused) as caught:
@@ -187,7 +187,7 @@ def test_one_shot_names_file_and_element_and_counts_the_others(tmp_path: Path) -
     )
     assert " 1 file cannot be read for other reasons. " in sentence
     assert " needs are missing, at z = " in sentence
-    assert outcome["warnings"] == []  # it says nothing else
+    assert outcome["warnings"] == []  # no other messages
 
 
 def test_one_shot_says_so_where_there_is_nothing_else(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What writers do to a file that can still be read for sure is read, all else is refused: there is no third thing."""
+"""Known habits of writers that leave a file unambiguous are read; every other deviation is refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _bytes(dataset: Any) -> bytes:
 
 @cache
 def clean(kind: str) -> bytes:
-    """A file of each kind that is read."""
+    """A correct file of the given kind."""
     study = seg_study() if kind == "SEG" else rtstruct_study()
     if kind == "Enhanced CT":
         return _bytes(enhanced(study.slices))
@@ -45,7 +45,7 @@ KINDS = ("CT", "Enhanced CT", "RTSTRUCT", "SEG")
 
 
 def _said(content: bytes, path: Path) -> tuple[tuple[Header, ...], list[bytes]]:
-    """Headers of a file, without where its pixels lie, and whatever it holds that is measured, as bytes."""
+    """Headers of a file without the place of its pixels, and all its measured content as bytes."""
     path.write_bytes(content)
     headers = read_headers(path)
     images = [header for header in headers if isinstance(header, ImageHeader)]

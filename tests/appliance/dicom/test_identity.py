@@ -1,4 +1,4 @@
-"""Whether CT and region are one patient's: by the ID, and where there is none by name and birth date."""
+"""Whether CT and region are of one patient: by the ID, or by name and birth date if there is no ID."""
 
 from __future__ import annotations
 
@@ -136,5 +136,5 @@ def test_hashes_need_the_key_and_tell_nothing_else(tmp_path: Path) -> None:
     told = lambda header: {header.patient_key, *header.name_key, header.birth_key}  # noqa: E731
     assert told(one) == told(again)
     assert not told(one) & told(other)
-    assert one == other  # what a file holds is the same, whoever looks at it
+    assert one == other  # the header does not depend on the key
     assert "Jane" not in repr(one)

@@ -1,4 +1,4 @@
-"""Which region belongs to which series: never another's, and never by standing in another's way."""
+"""Which region belongs to which series. A region of another series is not used and blocks no other region."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ SMALLER: Polygon = ((14.5, 16.5), (14.5, 28.5), (25.5, 28.5), (25.5, 16.5))
 
 
 def smaller_mask() -> np.ndarray:
-    """The voxels whose centres lie in SMALLER."""
+    """The voxels with centres in SMALLER."""
     mask = np.zeros_like(square_mask())
     mask[3:9, 15:26, 17:29] = True
     return mask
 
 
 def _another_series(study: Study) -> list[Dataset]:
-    """The same slices under UIDs of their own, in the same study and Frame of Reference."""
+    """The same slices under other UIDs, in the same study and Frame of Reference."""
     series = generate_uid()
     twins = []
     for dataset in study.slices:
@@ -167,7 +167,7 @@ def test_a_faulty_organ_does_not_refuse_the_tumour(tmp_path: Path) -> None:
 
 
 def test_contours_that_change_their_region_are_another_content(tmp_path: Path) -> None:
-    """The same contours in the same order, one of them under another region: not the same object."""
+    """The same contours in the same order, with one of them in another region, are another content."""
     digests = set()
     for place in (0, 1):
         study = rtstruct_study(names=("GTV-1", "Heart"))
@@ -181,7 +181,7 @@ def test_contours_that_change_their_region_are_another_content(tmp_path: Path) -
 
 
 def test_another_spacing_is_another_content(tmp_path: Path) -> None:
-    """What the slices declare decides where positions are rounded, and so it decides the numbers."""
+    """The declared thickness affects how positions are rounded, and so it affects the numbers."""
     fingerprints = set()
     for thickness in ("3", "3.0002"):
         study = rtstruct_study()
@@ -206,7 +206,7 @@ def test_a_reference_that_is_no_uid_names_something_else_and_tells_nothing(keywo
     assert "DOE" not in str(header)
     ((uid, instances),) = header.listed
     assert (uid if keyword == "SeriesInstanceUID" else instances[0]).startswith("2.25.")
-    if keyword == "SeriesInstanceUID":  # it names another series, so it is not taken to be drawn on this one
+    if keyword == "SeriesInstanceUID":  # it names another series, so it was not drawn on this one
         assert code_of(study, tmp_path) == ("held", "references_unresolved")
 
 
@@ -214,7 +214,7 @@ def test_a_reference_that_is_no_uid_names_something_else_and_tells_nothing(keywo
 
 
 def _references(study: Study) -> list[list[Dataset]]:
-    """What each contour, or each frame, names: lists that can be added to."""
+    """The list of images that each contour or frame names; a test can add to it."""
     roi = study.rois[0]
     if "ROIContourSequence" in roi:
         return [item.ContourImageSequence for item in contours_of(roi)]
@@ -222,7 +222,7 @@ def _references(study: Study) -> list[list[Dataset]]:
 
 
 def _list_nothing(study: Study) -> None:
-    """Leave what contours or frames name as all that the region's file says."""
+    """Remove all references of the region's file but those of contours or frames."""
     roi = study.rois[0]
     for keyword in ("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "SourceImageSequence"):
         if keyword in roi:
@@ -267,7 +267,7 @@ def test_what_names_an_image_of_another_modality_too_is_of_its_ct(kind: str, bes
         images.append(_image(images[0].ReferencedSOPInstanceUID if beside == "the same image" else generate_uid()))
     _list_nothing(study)
     twins = _another_series(study)
-    for twin in twins:  # so that it is seen which of the two is measured
+    for twin in twins:  # so that the numbers show which of the two is measured
         twin.RescaleIntercept = int(twin.RescaleIntercept) + 100
     alone = measured(study.write(tmp_path / "alone"))
     study.slices += twins
@@ -277,13 +277,13 @@ def test_what_names_an_image_of_another_modality_too_is_of_its_ct(kind: str, bes
 
 
 def _only_at_the_top(segment: Dataset) -> None:
-    """As the SEGs of some collections: OHIF/Viewers#2017."""
+    """Like the SEGs of some collections: OHIF/Viewers#2017."""
     images = [images[0] for item in segment.PerFrameFunctionalGroupsSequence for images in _sources(item)]
     segment.SourceImageSequence = images
 
 
 def _in_the_frames_item(segment: Dataset) -> None:
-    """As early pydicom-seg: razorx89/pydicom-seg#20."""
+    """Like early pydicom-seg: razorx89/pydicom-seg#20."""
     for item in segment.PerFrameFunctionalGroupsSequence:
         item.SourceImageSequence = _sources(item)[0]
 
@@ -313,7 +313,7 @@ def test_images_that_a_segmentation_names_elsewhere_are_its_images(
 
 
 def _renamed(study: Study) -> None:
-    """Give the slices other UIDs than the region's file lists, in the same series, as some anonymisers do."""
+    """Give the slices other UIDs than the region's file lists and keep the series, as some anonymisers do."""
     for dataset in study.slices:
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
 
@@ -372,7 +372,7 @@ def test_a_copy_that_draws_nothing(under_one_uid: bool, tmp_path: Path) -> None:
 
 
 def _versions(kind: str, *, same_series: bool = True, dated: bool = True) -> Study:
-    """A study with a region, and a smaller one under the same name that may be its correction."""
+    """A study with a region, and a smaller one of the same name that may replace it."""
     first, second = (
         (rtstruct_study(), rtstruct_study(lambda _: [SMALLER]))
         if kind == "RTSTRUCT"

@@ -1,4 +1,4 @@
-"""Enhanced CT: the same numbers as from single-frame slices, and doubt where frames, descriptions and bytes differ."""
+"""Enhanced CT gives the numbers of single-frame slices, or is refused if frames, descriptions and bytes disagree."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _groups(study: Study) -> list[Dataset]:
 
 
 def _frame_of(slice_index: int) -> int:
-    """Index of the frame that a slice is."""
+    """Index of the frame of a slice."""
     return ORDER.index(slice_index)
 
 
@@ -130,7 +130,7 @@ def test_every_transfer_syntax(syntax: UID, tmp_path: Path) -> None:
 
 
 def test_a_frame_s_header_is_that_of_its_slice(tmp_path: Path) -> None:
-    """All but what tells the files apart: UIDs, pixels and the Image Type, which Enhanced CT has its own terms for."""
+    """All but UIDs, pixels and the Image Type, for which Enhanced CT has its own terms."""
     single = rtstruct_study()
     Study([*single.slices]).write(tmp_path / "single")
     Study([enhanced(single.slices)]).write(tmp_path / "enhanced")
@@ -165,7 +165,7 @@ def test_an_extended_offset_table_is_no_hindrance(tmp_path: Path) -> None:
 
 
 def test_legacy_converted_by_highdicom(tmp_path: Path) -> None:
-    """Another writer's idea of a multi-frame CT, which shares and spreads the functional groups as it likes."""
+    """A multi-frame CT of another writer, with another choice of shared functional groups."""
     single = rtstruct_study(reference=False)
     plain = measured(single.write(tmp_path / "single"), EVERYTHING)
     first = single.slices[0]
@@ -182,7 +182,7 @@ def test_legacy_converted_by_highdicom(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["23x38x3", "24x38x3"])
 def test_legacy_converted_by_pixelmed(name: str, shared_data: Path, tmp_path: Path) -> None:
-    """A real CT in both forms, and a SEG that names the slices in the old one."""
+    """A real CT in both forms, and a SEG that names the single-frame slices."""
     source = shared_data / "sr" / "dcmqi" / "data" / "segmentations" / name
     for form in ("image", "multiframe"):
         shutil.copytree(source / form, tmp_path / form)
@@ -213,7 +213,7 @@ def test_only_the_frames_that_are_needed_are_read(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(files, "_opened", lambda path: (opened.append(path), opening(path))[1])
     assert measured(folder)["status"] == "measured"
     assert len(read) == len(set(read)) == len(ROI_SLICES)
-    assert opened.count(folder / "0001") == 2  # for the headers, and once for all frames
+    assert opened.count(folder / "0001") == 2  # once for the headers, once for all frames
 
 
 def test_two_parts_of_a_concatenation_are_one_series(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_wrong_references(fault: str, tmp_path: Path) -> None:
 
 
 def test_other_frame_numbers_make_another_structure_set(tmp_path: Path) -> None:
-    """Its digest tells copies from conflicts."""
+    """The digest of the structure set distinguishes copies from conflicts."""
     study = enhanced_rtstruct_study()
     study.write(tmp_path / "a")
     _name_frame(1)(study)
@@ -316,7 +316,7 @@ def test_a_missing_frame_is_a_missing_slice(k: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("k", [3, 5, 8])
 def test_a_frame_that_cannot_come_is_not_waited_for(k: int, tmp_path: Path) -> None:
-    """The structure set lists the one image, which is there."""
+    """The structure set lists only the one image, which is present."""
     assert code_of(_lacking(k), tmp_path) == ("refused", "roi_outside_series")
 
 
@@ -354,7 +354,7 @@ def _tilted(study: Study) -> None:
 
 
 def _two_times(study: Study) -> None:
-    """The whole stack twice, as in a perfusion study; nothing says which of the two was drawn on."""
+    """All frames twice, as in a perfusion study; nothing says on which of them the region was drawn."""
     for contour in contours_of(study.rois[0]):
         del contour.ContourImageSequence
     whole = study.slices[0]
@@ -379,7 +379,7 @@ def _padding(study: Study) -> None:
 
 
 def _columns_of_another_representation(study: Study) -> None:
-    """Which finding the frames has read already."""
+    """The value is already read when the frames are found."""
     whole = study.slices[0]
     whole.add(DataElement("Columns", "OB", bytes([whole.Columns, 0]), already_converted=True))
 
@@ -407,7 +407,7 @@ def test_spoilt_frames(fault: str, tmp_path: Path) -> None:
 
 
 def test_a_scout_among_the_frames_is_no_slice(tmp_path: Path) -> None:
-    """It says so of itself alone, before all others; these share their Frame Type."""
+    """Only the scout, the first frame, has its own Frame Type; the others share one."""
     study = enhanced_rtstruct_study(reference=False)
     plain = measured(study.write(tmp_path / "plain"))
     whole = study.slices[0]
@@ -439,7 +439,7 @@ def test_what_one_frame_says_is_not_said_of_another(tmp_path: Path) -> None:
     ],
 )
 def test_the_frame_type_decides_on_the_intended_use(frame_type: list[str], fit: bool, tmp_path: Path) -> None:
-    """What the image as a whole says may be true of its other frames only."""
+    """The Image Type of the whole image may be true only for other frames."""
     study = enhanced_rtstruct_study()
     for number, group in enumerate(_groups(study)):
         group.CTImageFrameTypeSequence = [item(FrameType=frame_type if number == 3 else ["ORIGINAL", "PRIMARY", "X"])]
@@ -527,7 +527,7 @@ def test_frames_descriptions_and_bytes_must_agree(lie: str, syntax: UID, tmp_pat
     _as(syntax, study.slices[0])
     LIES[lie](study.slices[0])
     folder = study.write(tmp_path)
-    if syntax.is_encapsulated and lie in {"wider than the pixels", "no rows"}:  # what only decoding finds out
+    if syntax.is_encapsulated and lie in {"wider than the pixels", "no rows"}:  # only decoding shows the fault
         assert measured(folder)["status"] == "refused"
         return
     for hash_pixels in (True, False):
@@ -624,12 +624,12 @@ def test_a_file_that_changed_after_it_was_looked_at_is_not_measured(syntax: UID,
 
 
 def test_frames_and_slices_of_one_series_are_told_apart(tmp_path: Path) -> None:
-    """An archive that holds a series in both forms holds each slice twice."""
+    """An archive that has a series in both forms has each slice twice."""
     single = rtstruct_study(reference=False)
     whole = enhanced(single.slices)
     whole.PixelData = bytes(len(whole.PixelData))
     both = Study([*single.slices, whole], single.rois)
-    assert measured(both.write(tmp_path))["roi"]["voxels"] == square_mask().sum()  # the slices are listed
+    assert measured(both.write(tmp_path))["roi"]["voxels"] == square_mask().sum()  # the list names the slices
     list_series(single.rois[0], listing(whole.SeriesInstanceUID, both.slices))
     assert code_of(both, tmp_path) == ("refused", "duplicate_position")
 

@@ -1,4 +1,4 @@
-"""Names of regions in the ledger: those of the trade are told, and a person's never is."""
+"""Names of regions in the ledger: usual clinical names are shown, and a person's name never is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames and contours in the pixels of an image: a frame's own order of voxels never changes the mask."""
+"""Frames and contours in the pixels of an image: the order of a frame's voxels does not change the mask."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ POSITION = np.array([-12.5, 40.25, -310.0])
 signed_permutations = [
     (swapped, flip_row, flip_column) for swapped, flip_row, flip_column in itertools.product((False, True), repeat=3)
 ]
-"""Whether a frame's axes are swapped, then which of them run backwards."""
+"""Whether a frame's axes are swapped, and which of them are reversed."""
 
 
 def _image(orientation: np.ndarray) -> Any:
@@ -46,7 +46,7 @@ def _image(orientation: np.ndarray) -> Any:
 def _stored(
     mask: np.ndarray, axes: np.ndarray, order: tuple[bool, bool, bool], crop: tuple[slice, slice]
 ) -> tuple[Region, SegmentFrame]:
-    """Write a part of a mask as a frame in another order: the pixels, and where the first of them lies."""
+    """Write a part of a mask as a frame in another order, with the place of its first pixel."""
     swapped, flip_row, flip_column = order
     row, column = np.indices(mask.shape)
     places = POSITION + (column * SPACING[1])[..., None] * axes[0] + (row * SPACING[0])[..., None] * axes[1]

@@ -1,4 +1,4 @@
-"""Pixel Data are what header and transfer syntax say, for CT, Enhanced CT and segmentations alike, or are refused."""
+"""Pixel Data of CT, Enhanced CT and SEG that differ from header or transfer syntax are refused."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def _tail(tail: bytes) -> Change:
 
 
 def _in_fragments(dataset: Dataset) -> None:
-    """Under the name of a native syntax; highdicom and OHIF have written such files."""
+    """Fragments under a native transfer syntax; highdicom and OHIF have written such files."""
     dataset.PixelData = encapsulate([dataset.PixelData[k : k + 4096] for k in range(0, len(dataset.PixelData), 4096)])
     dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
 
 
 def _called(syntax: UID) -> Change:
-    """Decompressed and saved under the old name."""
+    """Decompressed pixels that keep the old transfer syntax."""
 
     def change(dataset: Dataset) -> None:
         dataset.file_meta.TransferSyntaxUID = syntax
@@ -62,7 +62,7 @@ def _called(syntax: UID) -> Change:
 
 
 def _saved(study: Study, folder: Path) -> Path:
-    """Write what pydicom would refuse to."""
+    """Write a study that pydicom would refuse to write."""
     folder.mkdir(parents=True, exist_ok=True)
     for k, dataset in enumerate([*study.rois, *study.slices]):
         syntax = dataset.file_meta.TransferSyntaxUID
@@ -129,7 +129,7 @@ def test_pixels_that_are_not_what_is_said_are_refused(lie: str, kind: str, tmp_p
 
 
 def test_native_pixels_that_look_like_a_codestream_are_refused(tmp_path: Path) -> None:
-    """Bytes of one value, not fragments, that begin as JPEG does."""
+    """One value without fragments that begins like JPEG."""
     study = rtstruct_study()
     for dataset in study.slices:
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
@@ -155,7 +155,7 @@ def _image(rows: int, columns: int, allocated: int, frames: int, value: bytes) -
 def test_no_lie_that_makes_an_image_smaller_passes(
     rows: int, columns: int, allocated: int, frames: int, fewer_rows: int, fewer_columns: int, fewer_frames: int
 ) -> None:
-    """Of an image that is all zero, so that nothing but its size can tell."""
+    """All pixels are zero, so that only the size can show the fault."""
     size = -(-rows * columns * allocated * frames // 8)
     stated = rows - fewer_rows, columns - fewer_columns, allocated, frames - fewer_frames
     if min(stated) < 1:
@@ -170,7 +170,7 @@ def test_no_lie_that_makes_an_image_smaller_passes(
 
 
 def _frames(dataset: Dataset, frames: npt.NDArray[np.uint8], *, padded: Sequence[int] = ()) -> None:
-    """Put frames into a SEG; those of each of the `padded` counts are packed on their own."""
+    """Put frames into a SEG; each group of frames in `padded` is packed separately."""
     dataset.Rows, dataset.Columns = frames.shape[1:]
     parts = np.split(frames, np.cumsum(padded)[:-1]) if padded else [frames]
     value = b"".join(np.packbits(part.ravel(), bitorder="little").tobytes() for part in parts)
@@ -178,7 +178,7 @@ def _frames(dataset: Dataset, frames: npt.NDArray[np.uint8], *, padded: Sequence
 
 
 def _seg(frames: npt.NDArray[np.uint8], runs: Sequence[int], **how: Sequence[int]) -> Dataset:
-    """A binary SEG of one segment for each run of frames."""
+    """A binary SEG with one segment for each run of frames."""
     dataset = seg_study().rois[0]
     groups = [
         item(SegmentIdentificationSequence=[item(ReferencedSegmentNumber=number)])
@@ -201,7 +201,7 @@ def _noise(count: int, rows: int, columns: int) -> npt.NDArray[np.uint8]:
 def test_frames_are_read_as_they_were_packed_or_refused(
     rows: int, columns: int, runs: list[int], data: st.DataObject
 ) -> None:
-    """Whole, frame by frame, or segment by segment, as writers have done: never shifted."""
+    """Frames may be packed all together, one by one or by segment; they are never read shifted."""
     frames = _noise(sum(runs), rows, columns)
     padded = data.draw(st.sampled_from([(), (1,) * len(frames), tuple(runs)]))
     dataset = _seg(frames, runs, padded=padded)
@@ -231,7 +231,7 @@ def test_one_segment_of_odd_frames_is_read() -> None:
 
 @pytest.mark.parametrize(("first", "status"), [("GTV-1", "measured"), ("Heart", "refused")])
 def test_a_segment_behind_a_gap_that_may_be_there_is_refused(first: str, status: str, tmp_path: Path) -> None:
-    """Two segments of frames of 39 by 47 voxels: padded after the first, the file would be as long."""
+    """Two segments with frames of 39 by 47 voxels: padding after the first would not change the file's length."""
     study = seg_study()
     for image in study.slices:
         image.PixelData = np.ascontiguousarray(image.pixel_array[:39, :47]).tobytes()
@@ -288,7 +288,7 @@ def test_fractions_of_nothing_are_refused(full: int | None, tmp_path: Path) -> N
 
 
 def test_a_segmentation_of_a_real_matrix_survives(tmp_path: Path) -> None:
-    """Packing by pydicom, of frames that do not end with a byte."""
+    """pydicom packs frames that do not end at a byte."""
     study = seg_study(square_mask())
     whole = deepcopy(study.rois[0])
     frames = whole.pixel_array[:, :39, :47]

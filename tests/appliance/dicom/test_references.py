@@ -1,4 +1,4 @@
-"""How many images a ROI object may name: each is kept in memory, and nothing else bounds what is sent."""
+"""How many images a region object may name. Each is kept in memory, so there must be a limit."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _of_contours(count: int) -> bytes:
 
 
 def _structure_set(path: Path, references: bytes) -> Path:
-    """Write an RTSTRUCT by hand: pydicom would take minutes for the largest."""
+    """Write an RTSTRUCT byte by byte, as pydicom takes minutes for the largest."""
     top = _uid(0x0008, 0x0016, RTStructureSetStorage) + _uid(0x0008, 0x0018, "1.9.99")
     top += _element(0x0010, 0x0020, b"1 ") + _uid(0x0020, 0x000D, "1.8") + _uid(0x0020, 0x000E, "1.9")
     path.write_bytes(top + references)
@@ -73,7 +73,7 @@ def test_as_many_are_read_and_not_one_more(place: str, tmp_path: Path) -> None:
 
 
 def _kept(folder: Path, read: Callable[[Path], tuple[Header, ...]]) -> int:
-    """Bytes that an inbox and its index keep of what lies in a folder."""
+    """Bytes of memory that an inbox and its index keep for a folder."""
     (folder / "state").mkdir()
     with Database(folder / "state" / "ledger.sqlite") as database:
         files = FileTable(database, "reader")
@@ -92,7 +92,7 @@ def _kept(folder: Path, read: Callable[[Path], tuple[Header, ...]]) -> int:
 
 @pytest.mark.slow
 def test_a_hundred_thousand_leave_nothing_in_the_daemon(tmp_path: Path) -> None:
-    """The file is read in another process, as the daemon has it read: here, before anything is counted."""
+    """The daemon reads files in another process, so here the file is read before memory is counted."""
     (tmp_path / "inbox").mkdir()
     path = _structure_set(tmp_path / "inbox" / "a.dcm", _listed(100_000))
     answers: list[tuple[Header, ...] | Refused] = []

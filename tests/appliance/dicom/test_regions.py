@@ -1,4 +1,4 @@
-"""What RTSTRUCT and SEG offer, and what is passed over, refused or named of it."""
+"""What is read from RTSTRUCT and SEG, and what is left out, refused or named."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WHOLE = int(square_mask().sum())
 
 
 def study_of(*rois: tuple[str, list[Dataset]]) -> Study:
-    """An RTSTRUCT with ROIs of these names, which may be alike, and contours; type of none of them is given."""
+    """An RTSTRUCT with ROIs of these names and contours, without types; names may be equal."""
     study = rtstruct_study()
     named = {f"{k}": contours for k, (_, contours) in enumerate(rois)}
     study.rois = [structure_set(study.slices, named, study.slices)]
@@ -68,7 +68,7 @@ def reason(study: Study, folder: Path, **options: object) -> tuple[str, str]:
 )
 @pytest.mark.parametrize("at", [5, 10], ids=["within", "beyond"])
 def test_contours_that_enclose_nothing_are_passed_over(corners: list, at: int, tmp_path: Path) -> None:
-    """Beyond the tumour they must not reach for slices, either."""
+    """Beyond the tumour, they must also not add slices."""
     once = measured(rtstruct_study().write(tmp_path / "once"))
     study = rtstruct_study()
     _contours(study).append(contour(study.slices[at], corners))
@@ -76,7 +76,7 @@ def test_contours_that_enclose_nothing_are_passed_over(corners: list, at: int, t
 
 
 def test_a_figure_of_eight_encloses_something(tmp_path: Path) -> None:
-    """Its signed area is none."""
+    """Its signed area is 0."""
     eight = ((12.5, 14.5), (27.5, 30.5), (27.5, 14.5), (12.5, 30.5))
     assert measured(rtstruct_study(lambda _: [eight]).write(tmp_path))["roi"]["voxels"] > 0
 
@@ -217,7 +217,7 @@ def _digests(study: Study, folder: Path) -> set[str]:
     ids=["offset", "type", "approval"],
 )
 def test_what_the_choice_depends_on_is_content(change: Callable[[Study], object], tmp_path: Path) -> None:
-    """Else one of two such files would be dropped as a copy of the other."""
+    """Otherwise one of two such files would count as a copy of the other."""
     study = rtstruct_study()
     before = _digests(study, tmp_path / "before")
     change(study)
@@ -279,7 +279,7 @@ def test_two_frames_at_one_place_must_be_alike(alike: bool, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("category", "kind", "label", "is_chosen"),
     [
-        (("85756007", "SCT"), ("85756007", "SCT"), "Tumour", True),  # Tissue: what Slicer writes of everything
+        (("85756007", "SCT"), ("85756007", "SCT"), "Tumour", True),  # Tissue: Slicer's code for everything
         (("123037004", "SCT"), ("80891009", "SCT"), "Tumour", False),  # Anatomical Structure, Heart
         (("T-D000A", "SRT"), ("T-32000", "SRT"), "Tumour", False),
         (("123037004", "SCT"), ("39607008", "SCT"), "GTV-1", True),
@@ -381,7 +381,7 @@ def _disc(shape: tuple[int, int], centre: tuple[float, float], radius: float, ho
 def test_no_sound_outline_is_taken_for_one_whose_bits_are_reversed(
     shape: tuple[int, int], centre: tuple[float, float], radius: float, hole: float, larger: int
 ) -> None:
-    """Also of pixels that were made larger, whose outlines pass where bytes meet."""
+    """Also with enlarged pixels, whose outlines lie at the borders of bytes."""
     frame = np.kron(_disc(shape, centre, radius, hole), np.ones((larger, larger), dtype=np.uint8))
     frames = np.stack([frame, frame, frame])
     assert not are_bits_reversed(np.packbits(frames, bitorder="little").tobytes())

@@ -1,4 +1,4 @@
-"""Values under another representation than their own: the same number or text again, or left as it stands."""
+"""A value under a wrong value representation becomes the same number or text, or stays unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _read(vr: str, value: bytes, little: bool) -> list[float]:
     st.binary(max_size=32),
     st.booleans(),
 )
-@example("FD", "FL", struct.pack("<d", 1e300), True)  # more than a float holds
+@example("FD", "FL", struct.pack("<d", 1e300), True)  # too large for a float
 def test_a_number_is_the_same_number_or_untouched(vr: str, expected: str, value: bytes, little: bool) -> None:
     if len(value) % struct.calcsize(FORMS[vr]):
         assert in_its_own(expected, vr, value, little=little)[1] == value

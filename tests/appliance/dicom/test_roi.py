@@ -17,7 +17,7 @@ from lungstage.appliance.model.roi_rule import ROI_RULE
 
 
 def _brute_force(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Even–odd by the textbook, one pixel at a time (ray towards growing columns)."""
+    """The even–odd rule, one pixel at a time, with a ray towards larger columns."""
     mask = np.zeros(shape, dtype=bool)
     for row in range(shape[0]):
         for column in range(shape[1]):
@@ -35,8 +35,8 @@ coordinates = st.floats(-3, 13, allow_nan=False)
 @given(st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=9))
 @settings(max_examples=150, deadline=None)
 def test_fill_is_even_odd_of_voxel_centres(corners: list[tuple[float, float]]) -> None:
-    points = np.array(corners) + 1e-4 * np.pi  # no centre exactly on an edge, where either answer is right
-    # The brute force counts crossings to the right, ours those to the left; closed polygons make them agree.
+    points = np.array(corners) + 1e-4 * np.pi  # no voxel centre lies exactly on an edge, where both answers are right
+    # Brute force counts crossings to the right, lungstage to the left; for closed contours both agree.
     assert np.array_equal(fill(points, (10, 11)), _brute_force(points, (10, 11)))
 
 

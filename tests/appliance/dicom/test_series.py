@@ -1,4 +1,4 @@
-"""On which series the chosen region was drawn: its own references say so, or nothing does."""
+"""Only the region's own references say on which series it was drawn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.studies import (
 
 
 def twin_of(slices: Sequence[Dataset], *, brighter: int = 100, **elements: object) -> list[Dataset]:
-    """The same places under UIDs of their own, with other voxels: another reconstruction, in a series of its own."""
+    """Another reconstruction: the same places with other voxels and UIDs, in another series."""
     series = generate_uid()
     twins = []
     for dataset in slices:
@@ -51,7 +51,7 @@ def twin_of(slices: Sequence[Dataset], *, brighter: int = 100, **elements: objec
 def _two_series(
     organ_on: str = "B", tumour_on: str | None = "A", listed: str = "AB", there: str = "AB", swapped: bool = False
 ) -> tuple[Study, dict[str, list[Dataset]]]:
-    """A tumour of few contours and an organ of many, and which series they and the file's lists name."""
+    """A tumour with few contours and an organ with many. The arguments say which series are named and listed."""
     own = rtstruct_study().slices
     series = {"A": own, "B": twin_of(own)}
     if swapped != (series["A"][0].SeriesInstanceUID > series["B"][0].SeriesInstanceUID):
@@ -98,7 +98,7 @@ def test_contours_of_one_region_on_two_series_are_ambiguous(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("tumour_on", ["A", "B", None, "both"])
 def test_each_series_case_says_for_itself_whose_the_region_is(tumour_on: str | None, tmp_path: Path) -> None:
-    """As the daemon sees it, which examines every series' case."""
+    """The daemon examines the case of every series."""
     study, series = _two_series(tumour_on="A" if tumour_on == "both" else tumour_on, organ_on="B")
     if tumour_on == "both":
         contours_of(study.rois[0])[0].ContourImageSequence[0].ReferencedSOPInstanceUID = series["B"][3].SOPInstanceUID
@@ -113,7 +113,7 @@ def test_each_series_case_says_for_itself_whose_the_region_is(tumour_on: str | N
 
 
 def _expected(tumour_on: str | None) -> dict[str, str]:
-    if tumour_on is None:  # the organ alone links the file, with B
+    if tumour_on is None:  # only the organ links the file, and with B
         return {"A": "no_roi", "B": "ambiguous_input"}
     return {"A": {"B": "no_roi"}, "B": {"A": "no_roi"}}.get(tumour_on, dict.fromkeys("AB", "ambiguous_input"))
 
@@ -129,7 +129,7 @@ def test_a_region_drawn_on_the_absent_one_of_two_series_is_never_put_on_the_othe
 
 
 def _unresolved(study: Study) -> None:
-    """The region names a series that is not there."""
+    """The region names a series that is not present."""
     absent = twin_of(study.slices)
     for item, k in zip(contours_of(study.rois[0]), ROI_SLICES, strict=True):
         item.ContourImageSequence[0].ReferencedSOPInstanceUID = absent[k].SOPInstanceUID
@@ -163,7 +163,7 @@ def test_matching_by_position_is_refused_beside_another_series_although_one_is_l
 
 def test_renamed_instances_of_a_listed_series_are_matched_by_position_where_asked(tmp_path: Path) -> None:
     study = rtstruct_study()
-    for dataset in study.slices:  # a de-identifier's doing: the series keeps its UID, and the RTSTRUCT the old names
+    for dataset in study.slices:  # like some anonymisers: the series keeps its UID, the RTSTRUCT names the old slices
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     assert code_of(study, tmp_path) == ("held", "slices_missing")
     assert measured(tmp_path, match_by_geometry=True)["roi"]["voxels"] == square_mask().sum()
@@ -238,7 +238,7 @@ def test_references_tell_two_acquisitions_of_one_series_apart(
 def test_the_named_ones_are_taken_where_both_are_listed(
     spec: ExtractionSpec, elements: dict[str, object], tmp_path: Path
 ) -> None:
-    """In the margin those like them are taken; where nothing tells them apart, only what is named can be."""
+    """In the margin, slices like the named ones are used; if nothing distinguishes them, only the named ones are."""
     study = rtstruct_study()
     whole = measured(study.write(tmp_path / "one"), spec)
     study.slices += _second_acquisition(study, **elements)
@@ -256,7 +256,7 @@ def test_what_tells_two_acquisitions_apart_is_named(elements: dict[str, object],
 
 
 def test_the_margin_is_not_taken_from_another_reconstruction(tmp_path: Path) -> None:
-    """The slice next to the tumour has not come, but another reconstruction's has, which lies at its place."""
+    """The slice next to the tumour is missing, and a slice of another reconstruction lies at its place."""
     study = rtstruct_study()
     other = _second_acquisition(study, ConvolutionKernel="B70f")
     study.slices[2] = other[2]
@@ -269,7 +269,7 @@ def test_the_margin_is_not_taken_from_another_reconstruction(tmp_path: Path) -> 
 @pytest.mark.parametrize("lists", [True, False], ids=["both listed", "neither listed"])
 @pytest.mark.parametrize("is_like", [True, False], ids=["the same pixels", "other pixels"])
 def test_a_neighbour_that_may_be_of_another_image_set_is_refused(lists: bool, is_like: bool, tmp_path: Path) -> None:
-    """The slices beside the tumour are not there, but those of a second set are, which nothing tells from the first."""
+    """The slices beside the tumour are missing, and those of a second, indistinguishable set are present."""
     study = seg_study()
     whole = measured(study.write(tmp_path / "one"), RESAMPLED)
     twins = _second_acquisition(study, InstanceNumber=99)
@@ -330,7 +330,7 @@ def _own_study(study: Study) -> None:
 
 
 def _named_study(study: Study) -> None:
-    """A SEG names images of another study in a sequence of its own."""
+    """A SEG names images of another study in a separate sequence."""
     _own_study(study)
     roi = study.rois[0]
     other = Dataset()

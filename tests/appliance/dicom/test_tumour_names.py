@@ -1,4 +1,4 @@
-"""What a region's name says of it, in whole words; and the choice that follows, by rule and by the page about it."""
+"""What the words of a region's name say, and which region the rule then selects, as its documentation says."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lungstage.appliance.model.roi_rule import ROI_RULE
 ROOT = Path(__file__).resolve().parents[3]
 ORGANS = ("Heart", "Lung_L", "SpinalCord", "Esophagus")
 
-# As planning systems and people write them; a semicolon stands for a comma.
+# Names as planning systems and people write them; a semicolon stands for a comma.
 PRIMARY = """
     GTV, GTV1, GTV-1, GTV_1, GTV 1, gtv1, GTV01, GTV_01, GTV 001, GTV (1), GTV[1], GTV.1, GTV:1, GTV  1, gtv_p
     GTVp, GTVP, GTV-P, GTV_p, GTV p, GTVp1, GTVp2, GTV_p_1, GTV p 2, GTVp_RUL, GTVp_LLL, GTV_Prim, GTVprim, GTVprimary
@@ -135,7 +135,7 @@ def test_a_word_against_it_outweighs_whatever_else_is_said(name: str, word: str,
 
 @given(names, st.text(min_size=1, max_size=12))
 def test_nothing_unknown_is_ever_taken(name: str, more: str) -> None:
-    """Whatever is appended as a word of its own, letters that are no known word leave the name open at best."""
+    """A name with an unknown word is never read as that of a primary tumour."""
     words = re.findall(r"[^\W\d_]+", more)
     if any(len(word) > 2 and word.lower() not in PRIMARY.lower() for word in words):
         assert reading(f"{name} {more}") is not Reading.PRIMARY
@@ -176,7 +176,7 @@ def _chosen(names: list[str], kind: str, rule: object = ROI_RULE) -> str:
 
 
 def test_names_from_the_field(shared_data: Path, shipped_bundle: Path) -> None:
-    """Each alone beside organs, by the rule of now and by the one that is sealed in the shipped bundle."""
+    """Each name beside organs only, by the current rule and by the rule of the shipped bundle."""
     path = shared_data / "field-cases" / "roi-names.json"
     if not path.is_file():
         pytest.skip("the field cases are not here")

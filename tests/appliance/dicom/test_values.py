@@ -1,4 +1,4 @@
-"""Values that are read of an element, or the sentence that names it."""
+"""The value of an element is read, or a sentence names the element."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _segmented() -> Study:
 
 @pytest.mark.parametrize("make", [_drawn, _segmented])
 def test_noise_in_the_directions_moves_no_feature(make: Callable[[], Study], tmp_path: Path) -> None:
-    """At 0.75 mm one mask voxel in three ties on the grid of 1 mm, where 2e-10 moved features by more than half."""
+    """At 0.75 mm a third of the mask's voxels tie on the 1 mm grid; noise of 2e-10 changed features by over half."""
     spec = ExtractionSpec(ALL_FEATURES, {"binWidth": 25.0, "resampledPixelSpacing": [1.0, 1.0, 1.0]})
     noise = np.random.default_rng(5).uniform(-2e-10, 2e-10, 6)
 

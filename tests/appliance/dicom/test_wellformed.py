@@ -1,4 +1,4 @@
-"""A file whose lengths, tags or items lie is refused, and never read as if it held less, or something else."""
+"""A file with wrong lengths, tags or items is refused, and never read with less or other content."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _content(kind: str, syntax: UID = ExplicitVRLittleEndian) -> bytes:
 
 
 def _verdict(content: bytes, folder: Path) -> str:
-    """Digest of what is read, or the code of the refusal; the front and the whole must agree."""
+    """Digest of the read content, or the code of the refusal. Front and whole file must agree."""
     path = folder / "file"
     path.write_bytes(content)
     verdicts = []
@@ -73,7 +73,7 @@ def test_zeros_at_the_end_are_no_fault(tmp_path: Path) -> None:
 
 
 def _double(tag: bytes, content: bytes) -> bytes:
-    """Repeat an element of a short value right behind itself, with another last byte."""
+    """Repeat an element directly after itself, with another last byte."""
     at = content.index(tag)
     end = at + 8 + content[at + 6]
     return content[:end] + content[at : end - 1] + b"7" + content[end:]
@@ -85,7 +85,7 @@ def _unknown_tag_out_of_order(content: bytes) -> bytes:
 
 
 def _end_of_no_sequence(content: bytes) -> bytes:
-    """Where a sequence further up may have lost its end; behind pixels it is CTP's habit, and read."""
+    """The end of a sequence without its beginning. It is accepted only after the pixels, where CTP writes it."""
     at = content.index(b"\x18\0\x50\0DS")
     return content[:at] + b"\xfe\xff\xdd\xe0\0\0\0\0" + content[at:]
 
@@ -125,7 +125,7 @@ def test_damage_is_refused(damage: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=lambda uid: uid.name)
 @pytest.mark.parametrize("kind", ["RTSTRUCT", "SEG"])
 def test_no_lie_about_an_item_takes_part_of_a_region_away(kind: str, syntax: UID, tmp_path: Path) -> None:
-    """Every item's length and tag, changed in turn: pydicom alone would drop contours in silence."""
+    """The length and tag of every item are changed in turn; pydicom alone would silently lose contours."""
     content = _content(kind, syntax)
     clean = _verdict(content, tmp_path)
     for match in re.finditer(re.escape(ITEM), content):
@@ -140,7 +140,7 @@ def test_no_lie_about_an_item_takes_part_of_a_region_away(kind: str, syntax: UID
 
 
 def _without_its_representation(tag: bytes) -> bytes:
-    """An RTSTRUCT with a sequence as UN, of defined length, as writers do who do not know it (PS3.5, 6.2.2)."""
+    """An RTSTRUCT with a sequence as UN of defined length, as from a writer that does not know it (PS3.5, 6.2.2)."""
     named, unnamed = (_content("RTSTRUCT", syntax) for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian))
     at, inner = named.index(tag + b"SQ") + 4, unnamed.index(tag) + 4
     end = at + 8 + int.from_bytes(named[at + 4 : at + 8], "little")
@@ -160,7 +160,7 @@ def test_a_sequence_is_looked_into_whatever_it_is_called(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_real_files_are_well_formed(shared_data: Path) -> None:
-    """Scanners, planning systems and other libraries write what is proven here; only damaged files do not pass."""
+    """Files of scanners, planning systems and other libraries are accepted; only damaged files are refused."""
     torn = set()
     for folder in ("dicom", "ibsi", "sr", "hostile"):
         for path in sorted((shared_data / folder).rglob("*")):
@@ -184,7 +184,7 @@ def test_real_files_are_well_formed(shared_data: Path) -> None:
 
 
 def _reduce(dataset: Dataset) -> None:
-    """Remove what is not kept: private elements, the lengths of groups, and what stands behind the pixels."""
+    """Remove what lungstage does not keep: private elements, group lengths, and elements after the pixels."""
     for element in list(dataset):
         if element.tag.is_private or not element.tag.element or element.tag > 0x7FE00010:
             del dataset[element.tag]
@@ -195,7 +195,7 @@ def _reduce(dataset: Dataset) -> None:
 
 @pytest.mark.slow
 def test_what_is_kept_is_what_pydicom_reads(shared_data: Path, tmp_path: Path) -> None:
-    """Of real files and of generated ones, in every encoding: the same public values, and the same pixels."""
+    """For real and generated files in every encoding, public values and pixels are the same."""
     paths = [path for folder in ("dicom", "sr", "hostile") for path in sorted((shared_data / folder).rglob("*"))][::3]
     for k, (kind, syntax) in enumerate(SOUND):
         (tmp_path / str(k)).write_bytes(_content(kind, syntax))
@@ -270,7 +270,7 @@ def test_the_sentence_names_the_element(damage: str, element: str, tmp_path: Pat
 
 
 def test_what_is_implicit_within_what_is_implicit_costs_no_more(tmp_path: Path) -> None:
-    """Sequences are tried both ways, in 60 levels: that must not double with each."""
+    """Sequences are tried both ways. In 60 levels, the time must not double with each level."""
     inner = b""
     for _ in range(60):
         item = b"\xfe\xff\0\xe0" + len(inner).to_bytes(4, "little") + inner

@@ -1,4 +1,4 @@
-"""``lungstage doctor``: each check is shown a sound machine and a broken one, and tells them apart."""
+"""``lungstage doctor``: each check recognises a sound machine and a broken one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that other users may pass through, with inbox, outbox and state."""
+    """A folder with inbox, outbox and state; other users may enter it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -63,7 +63,7 @@ def made(place: Path, **others: Any) -> Settings:
 def found(check: Check, settings: Settings) -> list[tuple[Verdict, str]]:
     findings = list(check(settings))
     for finding in findings:
-        assert (finding.remedy is None) == (finding.verdict is OK), "what is wrong has a remedy, and nothing else has"
+        assert (finding.remedy is None) == (finding.verdict is OK), "only a problem or warning has a remedy"
         assert "\n" not in finding.sentence + str(finding.remedy)
     return [(finding.verdict, finding.sentence) for finding in findings]
 
@@ -73,7 +73,7 @@ def verdicts(check: Check, settings: Settings) -> list[Verdict]:
 
 
 def as_nobody(check: Check, settings: Settings) -> list[Verdict]:
-    """Make a check as a user without any right, in a process of its own."""
+    """Make a check as a user without rights, in a separate process."""
     if os.geteuid() != 0:
         pytest.skip("only root may become somebody else")
     reader, writer = os.pipe()
@@ -99,7 +99,7 @@ def as_nobody(check: Check, settings: Settings) -> list[Verdict]:
 def test_folders_as_they_should_be(settings: Settings) -> None:
     for check in (folders.inbox, folders.outbox, folders.state):
         assert verdicts(check, settings) == [OK]
-    assert not list(settings.outbox.iterdir()), "the probe is removed again"
+    assert not list(settings.outbox.iterdir()), "the test file is removed"
 
 
 @pytest.mark.parametrize("name", ["inbox", "outbox", "state"])
@@ -122,7 +122,7 @@ def test_permissions_are_those_of_the_user_who_asks(settings: Settings) -> None:
     assert as_nobody(folders.outbox, settings) == [PROBLEM]
     assert as_nobody(folders.state, settings) == [PROBLEM]
     for name, modes in (("inbox", (0o711, 0o744)), ("outbox", (0o755, 0o766, 0o773)), ("state", (0o755, 0o773))):
-        for mode in modes:  # each right is needed
+        for mode in modes:  # each permission is needed
             getattr(settings, name).chmod(mode)
             assert as_nobody(getattr(folders, name), settings)[0] is PROBLEM, (name, oct(mode))
     settings.outbox.chmod(0o777)
@@ -136,7 +136,7 @@ def test_permissions_are_those_of_the_user_who_asks(settings: Settings) -> None:
 def test_a_folder_whose_share_is_not_mounted(settings: Settings, name: str) -> None:
     folder, check = getattr(settings, name), getattr(folders, name)
     FolderGuard(name, folder, settings.state, strict=True).prove()
-    assert verdicts(check, settings) == [OK], "as a daemon has seen it"
+    assert verdicts(check, settings) == [OK], "the folder is the one that the daemon saw"
     memory = settings.state / f"{name}-place.json"
     known = json.loads(memory.read_text())
     known["place"] |= {"kind": "nfs4", "source": "pacs:/export", "inside": "/"}
@@ -194,7 +194,7 @@ def test_space(place: Path, shipped_bundle: Path, monkeypatch: pytest.MonkeyPatc
         (500 * 1024 - 1, 1000, PROBLEM),
         (500 * 1024, 999, PROBLEM),
         (10**9, 3, PROBLEM),
-        (500 * 1024, None, OK),  # file systems without a number of inodes
+        (500 * 1024, None, OK),  # file systems that report no number of inodes
     ],
 )
 def test_space_to_the_last_megabyte_and_file(
@@ -289,7 +289,7 @@ def test_the_least_limit_of_memory_counts(tmp_path: Path) -> None:
     (inner / "memory.max").write_text("1073741824\n")
     assert machine.memory_limit(groups, tmp_path / "root") == 1024**3
     groups.write_text("0::/\n")
-    (tmp_path / "root" / "memory.max").write_text("536870912\n")  # as a container sees its own
+    (tmp_path / "root" / "memory.max").write_text("536870912\n")  # as a container sees its own limit
     assert machine.memory_limit(groups, tmp_path / "root") == 512 * 1024**2
 
 
@@ -304,7 +304,7 @@ def test_memory(place: Path, workers: int, megabytes: int, verdict: Verdict, mon
     (finding,) = host.memory(made(place, workers=workers, work_memory_mb=megabytes))
     assert finding.verdict is verdict
     for word, name in (("work_memory_mb to ", "work_memory_mb"), ("workers to ", "workers")):
-        if word in str(finding.remedy):  # what is proposed helps
+        if word in str(finding.remedy):  # the proposed value solves the problem
             proposed = int(str(finding.remedy).split(word)[1].split()[0].rstrip(","))
             better = {"workers": workers, "work_memory_mb": megabytes, name: proposed}
             assert verdicts(host.memory, made(place, **better)) == [OK]
@@ -387,7 +387,7 @@ def test_time_zones(tmp_path: Path, zone: str | None, known: bool) -> None:
 
 def test_the_kernel_says_something_of_its_clock() -> None:
     assert machine.clock_is_synchronised() in (True, False, None)
-    if shutil.which("adjtimex"):  # Debian's package of that name reads the same structure
+    if shutil.which("adjtimex"):  # this tool reads the same structure of the kernel
         status = int(os.popen("adjtimex -p").read().split("status:")[1].split()[0])
         assert machine.clock_is_synchronised() is not bool(status & 0x40)
 
@@ -398,10 +398,10 @@ def test_the_kernel_says_something_of_its_clock() -> None:
 def test_a_daemon_at_work_and_none(settings: Settings) -> None:
     assert verdicts(daemon.daemon, settings) == [WARNING]
     with sole_daemon(settings.state):
-        assert verdicts(daemon.daemon, settings) == [PROBLEM], "it gives no sign of life"
+        assert verdicts(daemon.daemon, settings) == [PROBLEM], "it has no heartbeat"
         assert as_nobody(daemon.daemon, settings) == [WARNING]
     assert verdicts(daemon.daemon, settings) == [WARNING]
-    with sole_daemon(settings.state):  # to look does not keep one from starting
+    with sole_daemon(settings.state):  # the check does not keep a daemon from starting
         pass
 
 
@@ -423,7 +423,7 @@ def test_a_daemon_is_as_well_as_its_heartbeat(
     at = datetime.now(UTC) - timedelta(seconds=seconds)
     beat = Heartbeat(at, 180.0, "1", "b" * 64, watch="events", files=12, in_hand=1, overdue=0, canary=None)
     heartbeat.write(settings.state, replace(beat, **fields))
-    assert verdicts(daemon.daemon, settings) == [WARNING], "whose daemon has gone without taking it back"
+    assert verdicts(daemon.daemon, settings) == [WARNING], "the daemon ended without deleting its heartbeat"
     with sole_daemon(settings.state):
         ((told, sentence),) = found(daemon.daemon, settings)
     assert told is verdict
@@ -440,7 +440,7 @@ def test_ledgers(settings: Settings) -> None:
         assert verdicts(daemon.ledger, settings) == [WARNING]
         jobs.refuse(job.id, Reason(ReasonCode.ROI_EMPTY, "It is empty."), content="c")
         assert found(daemon.ledger, settings) == [(OK, "Jobs: 1; none waits for too long.")]
-        ago = datetime.now(UTC) + timedelta(seconds=50)  # so far two clocks may differ
+        ago = datetime.now(UTC) + timedelta(seconds=50)  # two clocks may differ by this much
         jobs.open_job("2", "1.2", None, "1")
         assert verdicts(daemon.ledger, settings) == [OK]
         ago = datetime.now(UTC) + timedelta(seconds=70)
@@ -455,7 +455,7 @@ def test_a_ledger_of_another_release_is_told_and_not_migrated(
 ) -> None:
     path = settings.state / "ledger.sqlite"
     with Database(path) as database:
-        if offset < 0:  # what the last migration added is not there yet
+        if offset < 0:  # without the column that the last migration added
             database.query("ALTER TABLE reports DROP COLUMN beyond")
         database.query(f"PRAGMA user_version = {SCHEMA_VERSION + offset}")
     assert verdicts(daemon.ledger, settings) == [verdict]
@@ -474,7 +474,7 @@ def test_a_damaged_ledger(settings: Settings) -> None:
             "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = 'files'"
         )
     assert verdicts(daemon.ledger, settings) == [OK]
-    with path.open("r+b") as file:  # a page is lost that no look at the jobs would meet
+    with path.open("r+b") as file:  # damage a page that is not read when jobs are listed
         file.seek((page - 1) * size)
         file.write(bytes(size))
     ((verdict, sentence),) = found(daemon.ledger, settings)
@@ -488,12 +488,12 @@ def test_a_port_for_metrics(place: Path) -> None:
         other.listen()
         settings = made(place, metrics_port=other.getsockname()[1])
         assert verdicts(daemon.metrics, settings) == [PROBLEM]
-        with sole_daemon(settings.state):  # whose own it is
+        with sole_daemon(settings.state):  # the port belongs to the daemon itself
             assert verdicts(daemon.metrics, settings) == []
     assert verdicts(daemon.metrics, settings) == [OK]
 
 
-# As a whole
+# All checks together
 
 
 def test_settings_that_cannot_be_used_are_the_one_finding(place: Path) -> None:
@@ -516,7 +516,7 @@ def test_a_check_that_cannot_be_made_does_not_stop_the_others(
 
     (settings.inbox / "x").mkdir()
     given = {name: getattr(settings, name) for name in ("inbox", "outbox", "state", "bundle")}
-    with monkeypatch.context() as patched:  # the folders are removed before a fixture's patch is undone
+    with monkeypatch.context() as patched:  # undo the patch before the folders are removed
         patched.setattr(folders.os, "scandir", fail)
         findings = {one.check: one for one in examination.examine(None, given)}
     assert findings["inbox"].verdict is PROBLEM

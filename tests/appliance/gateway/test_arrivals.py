@@ -1,4 +1,4 @@
-"""Received objects: whole in the inbox and on the disk, once, or refused by a status that says why."""
+"""Received objects are written to the inbox once and whole, or refused with a status that says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A multipart body gives its parts, however it is cut into pieces on the way."""
+"""A multipart body gives its parts, whatever the size of the received pieces."""
 
 from __future__ import annotations
 

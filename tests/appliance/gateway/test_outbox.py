@@ -1,4 +1,4 @@
-"""Which document goes where: by kind, by answer, by whom the study came from."""
+"""The destination of a document follows from its kind, the answer and the sender of the study."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_by_answer_all_documents_of_a_report_follow_it(tmp_path: Path) -> None:
         {"what": everything, "to": B, "when": {"outcome": ["early", "indeterminate"]}},
     )
     fill(scene.folder, "seg", "pdf")
-    assert scene.outbox.look() == 0, "what the answer is stands in the report alone"
+    assert scene.outbox.look() == 0, "only the report contains the answer"
     fill(scene.folder, "sr")
     assert scene.outbox.look() == 3
     destinations = {to for _, to in scene.queued()}
@@ -85,4 +85,4 @@ def test_what_is_no_document_goes_nowhere(tmp_path: Path, name: str, caplog: pyt
     assert scene.outbox.look() == 1
     path = scene.folder / f"SR-1.2.9{documents['sr'].sop_instance_uid[-1]}.dcm"
     path.write_bytes(documents["sr"].content)
-    assert scene.outbox.look() == 0, "one that bears another's name"
+    assert scene.outbox.look() == 0, "the file name is that of another document"

@@ -1,4 +1,4 @@
-"""The queue: nothing is lost, an SR comes after its SEG, and no clock that is set keeps anything waiting for ever."""
+"""The queue loses nothing, sends an SR after its SEG, and does not wait for ever after the clock is set."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_an_sr_waits_for_the_segs_of_its_study_and_for_no_other(queue: Queue) ->
     queue.refused(first, 60, "SOP Class")
     report = queue.next(TO)
     assert report is not None
-    assert report.document.kind == "sr", "which waits no longer for what is not wanted"
+    assert report.document.kind == "sr", "the SR does not wait for a SEG that the destination refuses"
 
 
 def test_it_outlives_the_process_and_knows_what_is_not_known(queue: Queue, tmp_path: Path) -> None:
@@ -102,13 +102,13 @@ def test_a_commitment_says_what_is_kept_and_what_is_sent_again(queue: Queue, clo
     assert len(asked) == 3
     queue.asked(asked, "2.25.1", 600)
     assert queue.to_commit(TO, 600) == ()
-    assert queue.committed("2.25.9", ["1.1"], [], 5) == 0, "of a transaction that was never asked for"
+    assert queue.committed("2.25.9", ["1.1"], [], 5) == 0, "an answer to an unknown transaction counts for nothing"
     assert queue.committed("2.25.1", ["1.1", "1.77"], ["1.2"], 5) == 2
     assert queue.counts() == {(TO, "delivered"): 1, (TO, "stored"): 1, (TO, "waiting"): 1}
     clock.now += 6
     again = queue.next(TO)
     assert again is not None
-    assert (again.document.sop_instance_uid, again.unsure) == ("1.2", False), "it is known not to be there"
+    assert (again.document.sop_instance_uid, again.unsure) == ("1.2", False), "the destination said that it is missing"
     clock.now += 600
     assert [one.document.sop_instance_uid for one in queue.to_commit(TO, 600)] == ["1.3"], "asked again"
 

@@ -1,4 +1,4 @@
-"""Received files go only when every daemon is done with them and their report has arrived for good."""
+"""Received files are deleted only when every daemon has finished and the report is safe at all destinations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAY = 86400.0
 
 
 class Scene:
-    """One study that was received, answered and delivered; each test spoils one thing."""
+    """One study that was received, answered and delivered; each test changes one thing."""
 
     def __init__(self, root: Path, daemons: int = 1) -> None:
         self.inbox, self.marks = root / "inbox", root / "marks"
@@ -68,7 +68,7 @@ def test_never_while_a_daemon_has_work_with_them(tmp_path: Path, stands: str) ->
     scene.job(scene.states[1], stands, number=2)
     assert not scene.gone_after(10)
     scene.job(scene.states[1], "refused", number=2)
-    assert not scene.gone_after(1.75), "the days are counted from then on"
+    assert not scene.gone_after(1.75), "the days count from the refusal"
     assert scene.gone_after(0.25)
 
 
@@ -87,7 +87,7 @@ def test_never_while_the_report_has_not_arrived_for_good(tmp_path: Path) -> None
     scene.queue.put(Document(f"SR-{SR}.dcm", "sr", "1.1", SR, STUDY), ["file:///x"])
     (first, second) = scene.queue.deliveries_of(f"SR-{SR}.dcm")
     scene.queue.delivered(first, committed=True)
-    assert not scene.gone_after(10), "nor while one of two destinations waits"
+    assert not scene.gone_after(10), "one of two destinations still waits"
     scene.queue.delivered(second, committed=False)
     assert scene.gone_after(2)
 

@@ -1,4 +1,4 @@
-"""Sending: what every destination does with it, nothing is lost and nothing sent twice where the other side has it."""
+"""Sending to each kind of destination loses nothing, and sends no document that the destination already has."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.outgoing import fill
 
 
 class Scene:
-    """An outbox with a report, and a sender that works when it is told to."""
+    """An outbox with a report, and a sender that works when the test says so."""
 
     def __init__(self, root: Path, to: str, *kinds: str, **route: Any) -> None:
         self.outbox = root / "outbox"
@@ -55,7 +55,7 @@ def archive(one: Peer) -> str:
 
 
 def in_data_set(content: bytes) -> bytes:
-    """A file without its meta information."""
+    """The content of a file without its meta information."""
     at = content.index(ExplicitVRLittleEndian.encode())
     return content[content.index(b"\x08\x00\x05\x00CS", at) :]
 
@@ -82,7 +82,7 @@ class TestArchive:
             assert scene.states() == {"sr": "stored"}
             one.is_silent = False
             scene.sender.work()
-            assert scene.states() == {"sr": "stored"}, "it was asked, and has time to answer"
+            assert scene.states() == {"sr": "stored"}, "it was asked, and its time to answer is not over"
             until(lambda: scene.queue.to_commit(scene.settings.route[0].to, 1))
             scene.sender.work()
             until(lambda: scene.states() == {"sr": "delivered"})
@@ -235,7 +235,7 @@ class TestFolder:
 
 
 class _Server(BaseHTTPRequestHandler):
-    """A DICOMweb server, as its server's attributes have it."""
+    """A DICOMweb server; the attributes of `server` determine what it does."""
 
     server: Any
 
@@ -261,7 +261,7 @@ class _Server(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The gateway's settings: what is refused, and that it is said in words."""
+"""The gateway's settings: which values are refused, and with which message."""
 
 from __future__ import annotations
 

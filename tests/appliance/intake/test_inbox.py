@@ -1,4 +1,4 @@
-"""The inbox: what counts as a file that has come, and how little it costs to know."""
+"""The inbox: when a file counts as arrived, and how rarely files are read for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Clock:
 
 
 class Scene:
-    """One inbox on a clock that moves when it is told to."""
+    """One inbox with a clock that the test moves."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.root = tmp_path / "inbox"
@@ -151,7 +151,7 @@ def test_vanished_files_leave_all_of_them_and_reading_them_again_costs_nothing(s
 
 
 def there(scene: Scene) -> list[str]:
-    """Names of the files that are on record as lying in the inbox."""
+    """Names of the files that the ledger lists as present in the inbox."""
     return sorted(Path(path).name for path in scene.files.present(str(scene.root)))
 
 
@@ -207,7 +207,7 @@ def test_a_folder_that_cannot_be_listed_at_the_start_keeps_its_records(
 def test_a_look_that_could_not_be_recorded_is_made_good_by_the_next(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One file is new, one has left and one has come back when the disk is full."""
+    """When the disk is full, one file is new, one is gone and one has come back."""
     put_slice(scene.root / "a", "1.5", 0)
     for n in (1, 2):
         put_slice(scene.root, "1.5", n)

@@ -1,4 +1,4 @@
-"""The study index: its cases are those of all headers together, and it keeps nothing of files that have left."""
+"""The study index gives the cases of all headers together, and keeps nothing of files that are gone."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def roi(
 
 
 def headers() -> st.SearchStrategy[Header]:
-    """Few UIDs, so that files have to do with each other in every way that there is."""
+    """Few UIDs, so that files refer to each other in every possible way."""
     paths, series, frames = st.sampled_from("abcdefgh"), st.sampled_from(SERIES), st.sampled_from(FRAMES)
     instances = st.builds(lambda s, n: f"{s}.{n}", series, st.integers(0, 2))
     images = st.builds(ct, paths, series, st.integers(0, 2), frames, st.one_of(st.none(), instances))
@@ -163,7 +163,7 @@ def test_one_frame_of_reference_for_all_studies_does_not_make_them_one_group(sce
     scene.put(ct("more", "1.7", 1, "2.1"))
     assert [case.key for case in scene.changed()] == ["1.7"]
     assert scene.assembled == 2
-    scene.put(roi("roi", "3.1", frames=["2.1"]))  # it may be any one's
+    scene.put(roi("roi", "3.1", frames=["2.1"]))  # it may belong to any series
     assert {case.key for case in scene.changed()} == set(scene.expected())
 
 
@@ -187,7 +187,7 @@ def test_a_record_that_is_gone_is_a_file_that_is_gone(scene: Scene) -> None:
 
 
 def test_what_a_file_holds_is_not_kept(scene: Scene) -> None:
-    """A region that names a thousand slices costs a few words for each of them, and their headers nothing."""
+    """For a region that names a thousand slices, the index keeps a little for each of them, and no header."""
     for number in range(1000):
         scene.put(ct(f"{number:04}", "1.1", number))
     scene.put(roi("roi", "3.1", of=[f"1.1.{n}" for n in range(1000)]))
@@ -196,7 +196,7 @@ def test_what_a_file_holds_is_not_kept(scene: Scene) -> None:
 
 
 def test_cases_of_one_frame_of_reference_are_read_once_until_a_file_changes(scene: Scene) -> None:
-    """Some software gives every study the same one, so that a thousand studies are one group."""
+    """Some software gives every study the same Frame of Reference, so that a thousand studies are one group."""
     for number in range(40):
         scene.put(ct(f"{number}", f"1.{number}", number))
         scene.put(roi(f"roi{number}", f"3.{number}", of=[f"1.{number}.{number}"]))
@@ -206,7 +206,7 @@ def test_cases_of_one_frame_of_reference_are_read_once_until_a_file_changes(scen
     scene.assembled = 0
     found = [scene.index.case(key) for key in keys]
     assert [case.key for case in found if case is not None] == keys
-    assert scene.assembled <= 80, "each header once at most"
+    assert scene.assembled <= 80, "each header is read at most once"
     scene.put(ct("new", "1.0", 99))
     case = scene.index.case("1.0")
     assert case is not None

@@ -1,4 +1,4 @@
-"""Watching that cannot go deaf without being found out."""
+"""A watcher that stops receiving events is noticed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Watcher]]:
 
 
 class _Deaf:
-    """An observer that is alive and hears nothing."""
+    """An observer that is alive and receives no events."""
 
     started = 0
 
@@ -79,7 +79,7 @@ def test_a_descriptor_beyond_a_thousand_ends_a_wait() -> None:
     reader, writer = os.pipe()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert most > 1500
-    descriptor = fcntl.fcntl(reader, fcntl.F_DUPFD_CLOEXEC, 1500)  # select() knows 1,024 and no more
+    descriptor = fcntl.fcntl(reader, fcntl.F_DUPFD_CLOEXEC, 1500)  # select() supports no more than 1,024
     os.write(writer, b"!")
     began = time.monotonic()
     assert not wake.wait(60.0, [descriptor])
@@ -136,7 +136,7 @@ def test_a_deaf_watcher_is_made_anew_once_and_then_given_up(
             watcher.looked(found=True)
         assert _Deaf.started == 2
         for _ in range(5):
-            watcher.looked(found=False)  # nothing there, nothing to hear
+            watcher.looked(found=False)  # nothing was found, so no event is expected
         for _ in range(3):
             assert watcher.events_come()
             watcher.looked(found=True)

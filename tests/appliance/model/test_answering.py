@@ -1,4 +1,4 @@
-"""What is answered at a prevalence, and how often that is right there: by hand, by law, and in simulated cohorts."""
+"""Answers at a prevalence and how often they are right: by hand, by general rules, and in simulated cohorts."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class TestCorrection:
     [
         (0.9, 0.3, 0.4, Stage.ADVANCED),
         (0.1, 0.3, 0.4, Stage.EARLY),
-        (0.5, 0.3, 0.4, Stage.INDETERMINATE),  # both possible
-        (0.5, 0.6, 0.6, Stage.INDETERMINATE),  # none possible
+        (0.5, 0.3, 0.4, Stage.INDETERMINATE),  # both classes possible
+        (0.5, 0.6, 0.6, Stage.INDETERMINATE),  # no class possible
         (0.4, 0.7, 0.4, Stage.ADVANCED),  # a threshold is reached at its own value
         (0.75, 0.25, 0.8, Stage.EARLY),
         (0.0, 0.0, 0.0, Stage.INDETERMINATE),
@@ -88,7 +88,7 @@ decisions = st.builds(
 
 
 def seen_of(positives: npt.NDArray[np.float64], negatives: npt.NDArray[np.float64]) -> OutOfFold:
-    """What a bundle says of patients whose probabilities these were."""
+    """What a bundle states about patients with these probabilities."""
     p = np.concatenate([positives, negatives])[None]
     found = reached(p, np.arange(p.size) < len(positives))
     return OutOfFold(**{key: tuple(v) if isinstance(v, list) else v for key, v in found.items()})
@@ -123,7 +123,7 @@ class TestRule:
     def test_the_limits_part_the_answers(
         self, p: float, decision: Decision, training: float, site: float | None, seen: OutOfFold | None
     ) -> None:
-        """Whatever the thresholds and wherever the probability is corrected to: left of the open part is one answer."""
+        """For any thresholds and prevalence, early lies below the open part and advanced above it."""
         rule = AnswerRule(decision, training, site, seen)
         (stage, withheld), shown, (low, high) = rule.answer(p), rule.probability(p), rule.open_between
         assert not (withheld and stage is not Stage.INDETERMINATE)
@@ -157,12 +157,12 @@ class TestRule:
         assert after.answering.predictive_value is None
 
     def test_an_answer_that_would_be_wrong_more_often_than_right_is_withheld(self) -> None:
-        """Probabilities that are too bold: 30 of 100 early patients reached 0.9, and 40 of 100 advanced ones."""
+        """Probabilities that are too high: 30 of 100 early patients reached 0.9, and 40 of 100 advanced ones."""
         bold = seen_of(np.repeat([0.95, 0.2], [40, 60]), np.repeat([0.95, 0.2], [30, 70]))
         rule = AnswerRule(DECISION, 0.5, 0.3, bold)
         assert corrected(0.95, 0.5, 0.3) > 0.5
         assert rule.answer(0.95) == (Stage.INDETERMINATE, True)
-        assert AnswerRule(DECISION, 0.5, 0.3).answer(0.95) == (Stage.ADVANCED, False), "that bundle does not say"
+        assert AnswerRule(DECISION, 0.5, 0.3).answer(0.95) == (Stage.ADVANCED, False), "no data to withhold it"
 
     def test_too_few_patients_are_no_evidence(self) -> None:
         few = seen_of(np.repeat([0.95, 0.2], [FEWEST - 1, 60]), np.full(70, 0.2))
@@ -221,11 +221,11 @@ def test_a_bundle_cannot_say_nonsense_of_its_patients(broken: dict[str, object])
         OutOfFold(**sound | broken)  # type: ignore[arg-type]
 
 
-# Simulated cohorts: a score is normal in either class, one unit and a half apart, so that its probability is known.
+# Simulated cohorts: the score is normal in each class, with means 1.5 apart, so that the probability is known.
 
 
 def _draw(rng: np.random.Generator, n: int, prevalence: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Probabilities at the training prevalence, and the truth, of n patients where so many are advanced."""
+    """Probabilities at the training prevalence and true classes of n patients, at a given prevalence."""
     labels = rng.random(n) < prevalence
     score = rng.normal(size=n) + 1.5 * labels
     return np.asarray(expit(1.5 * score - 1.125 + logit(TRAINING))), labels
@@ -242,13 +242,13 @@ def _bundle(rng: np.random.Generator, n: int) -> tuple[Decision, OutOfFold]:
 
 
 def _is_binomial(successes: int, trials: int, low: float, high: float) -> bool:
-    """Whether a count could come from a probability within [low, high], at a thousandth on either side."""
+    """Whether a count is plausible for a probability within [low, high], with 0.1 % on either side."""
     return bool(binom.ppf(0.001, trials, low) <= successes <= binom.ppf(0.999, trials, high))
 
 
 @pytest.mark.parametrize("prevalence", PREVALENCES)
 def test_answers_hold_where_they_are_given(prevalence: float) -> None:
-    """A bundle of many patients: predictive values and coverage within binomial noise at every prevalence."""
+    """With many patients, predictive values and coverage are right within binomial noise at every prevalence."""
     rng = np.random.default_rng([5, round(100 * prevalence)])
     decision, seen = _bundle(rng, 20_000)
     rule = AnswerRule(decision, TRAINING, prevalence, seen)
@@ -258,7 +258,7 @@ def test_answers_hold_where_they_are_given(prevalence: float) -> None:
     given_count = 0
     for stage, own, of_class in ((Stage.EARLY, 1 - here, ~labels), (Stage.ADVANCED, here, labels)):
         so = np.array([answer is stage for answer in answers])
-        assert (own[so] >= 0.5).all(), "a class stands against its own probability"
+        assert (own[so] >= 0.5).all(), "a class is answered against its own probability"
         told = rule.predictive_value(stage)
         if so.any():
             assert told is not None
@@ -269,15 +269,15 @@ def test_answers_hold_where_they_are_given(prevalence: float) -> None:
         ruled_out = np.array([answer is other for answer in answers])
         kept = int((of_class & ~ruled_out).sum())
         assert kept >= binom.ppf(0.001, int(of_class.sum()), 0.8 - 0.01)
-        # The conformal set itself keeps to what it is meant to, at any prevalence.
+        # The conformal set has its intended coverage at any prevalence.
         singled = np.array([singled_out(float(one), decision) is other for one in p])
         assert _is_binomial(int((of_class & ~singled).sum()), int(of_class.sum()), 0.79, 0.81)
-    assert given_count > 400, "nothing was answered, so nothing was shown"
+    assert given_count > 400, "too few answers to show anything"
 
 
 @pytest.mark.parametrize("prevalence", PREVALENCES)
 def test_what_a_bundle_of_few_patients_says_holds_on_average(prevalence: float) -> None:
-    """160 patients, as the shipped bundle has: intervals hold the truth as often as they say, within noise."""
+    """160 patients, as in the shipped bundle: intervals contain the truth as often as they state, within noise."""
     rng = np.random.default_rng([6, round(100 * prevalence)])
     p, labels = _draw(rng, 20_000, prevalence)
     held = told_of = 0
@@ -302,7 +302,7 @@ def test_what_a_bundle_of_few_patients_says_holds_on_average(prevalence: float) 
         assert np.mean(covered[positive]) == pytest.approx(0.81, abs=0.02)
         low, high = coverage_range(patients, 0.2)
         within = np.mean([low <= one <= high for one in covered[positive]])
-        assert within >= 0.88, "one bundle's coverage spreads as it says"
+        assert within >= 0.88, "the coverage of single bundles varies more than stated"
 
 
 def test_the_answer_rule_of_an_older_bundle_is_known_for_what_it_is() -> None:

@@ -47,12 +47,12 @@ def copy(packed: Path, tmp_path: Path) -> Path:
 
 
 def reseal(folder: Path, change: Callable[[dict[str, Any]], object] = lambda document: None) -> None:
-    """Write the manifest anew, as someone would who knows how: hashes and seal right, `change` made."""
+    """Write the manifest again with `change`, and with correct hashes and seal, as an expert could."""
     document = json.loads((folder / "manifest.json").read_text())
     for name in document["files"]:
         document["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     change(document)
-    document.pop("seal", None)  # it must come last
+    document.pop("seal", None)  # the seal must be last
     document["seal"] = "0" * 64
     text = (json.dumps(document, indent=2) + "\n").encode()
     seal = hashlib.sha256(text).hexdigest().encode()
@@ -78,7 +78,7 @@ def test_a_sound_bundle_loads_and_proves_itself(packed: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["manifest.json", "extraction.yaml"])
 def test_every_single_byte_of_the_texts_counts(copy: Path, name: str) -> None:
-    """The first and the last 200 bytes, where braces and seal are, and one of 29 of those between them."""
+    """The first and last 200 bytes, which contain braces and seal, and every 29th byte between them."""
     content = bytearray((copy / name).read_bytes())
     end = len(content)
     for position in sorted({*range(min(200, end)), *range(max(end - 200, 0), end), *range(0, end, 29)}):
@@ -255,7 +255,7 @@ def test_covariates_are_described_and_have_a_say_in_the_golden_case(packed_with_
         ("covariates/0/columns/0/training_median", float("nan")),
         ("covariates/0/columns/0/name", "years"),
         ("covariates/1/levels", ["male", "female"]),
-        ("covariates/1/levels", ["M", "F"]),  # another reference than the graph's
+        ("covariates/1/levels", ["M", "F"]),  # another reference level than the graph's
         ("covariates/2/levels", ["adenocarcinoma", "Adenocarcinoma", "large cell carcinoma"]),
         ("covariates/2/levels", ["adenocarcinoma"]),
         ("covariates/2/columns", []),
@@ -390,7 +390,7 @@ def test_the_self_test_measures_through_the_real_steps(packed: Path, monkeypatch
 
 
 def test_no_voxel_of_the_golden_case_lies_near_a_bin_edge() -> None:
-    # With the shipped spec; a value on an edge would fall to either side by a rounding.
+    # With the shipped spec: rounding could move a value on an edge into either bin.
     spec = ExtractionSpec(
         ("original_glcm_Contrast",),
         {"binWidth": 25, "interpolator": "sitkLinear", "resampledPixelSpacing": [1, 1, 1]},

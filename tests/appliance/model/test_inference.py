@@ -190,7 +190,7 @@ def wrong_opset(proto: onnx.ModelProto) -> None:
 def test_a_model_that_is_not_one_plain_graph_is_refused(
     spoil: Callable[[onnx.ModelProto], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # In the folder where onnxruntime would find external weights, so that a refusal is ours and not its.
+    # In this folder onnxruntime finds external weights, so that lungstage must refuse them itself.
     monkeypatch.chdir(tmp_path)
     proto = build_graph(MODEL)
     predictor_of(proto)
@@ -209,7 +209,7 @@ def test_external_weights_are_refused_where_onnxruntime_alone_would_read_them(
     proto = build_graph(MODEL)
     external_weights(proto)
     content = proto.SerializeToString()
-    onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])  # the reason for our own check
+    onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])  # therefore lungstage has its own check
     with pytest.raises(Refused, match="a field that is not allowed"):
         require_plain(content)
 

@@ -1,4 +1,4 @@
-"""What a bundle's ONNX file may hold, shown on models most of which onnxruntime alone would take."""
+"""What a bundle's ONNX file may contain. onnxruntime alone would accept most of the refused models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.covariates import AGE, HISTOLOGY
 def model_of(
     nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto] | None = None, opset: int = OPSET
 ) -> onnx.ModelProto:
-    """A sound model from x (n, 2) to y."""
+    """A valid model from x (n, 2) to y."""
     x = helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["n", 2])
     y = helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["n", 2])
     graph = helper.make_graph(nodes, "graph", [x], [y], initializer=tensors or [])
@@ -100,7 +100,7 @@ def test_a_graph_that_draws_at_random_would_answer_differently_each_time() -> No
     made = model_of([helper.make_node("RandomNormalLike", ["x"], ["y"])])
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     first, second = (session.run(["y"], {"x": np.zeros((4, 2))})[0] for _ in range(2))
-    assert not np.array_equal(first, second)  # the reason for our own list of operators
+    assert not np.array_equal(first, second)  # therefore lungstage has its own list of operators
 
 
 @pytest.mark.parametrize("shape", [[3], [1], [2**40, 2**20], [2, 2**64 - 1], [], [2] * 100])
@@ -112,7 +112,7 @@ def test_a_tensor_that_is_not_as_large_as_it_says_is_refused(shape: list[int]) -
 
 
 def test_a_packed_shape_is_read_too() -> None:
-    # Protobuf readers take a repeated number in either form; onnx writes one and never the other.
+    # Protobuf readers accept repeated numbers in both forms; onnx only writes one of them.
     content = model_of(chain(1), [numpy_helper.from_array(np.zeros((3, 2)), "w")]).SerializeToString()
     plain, packed = b"\x08\x03\x08\x02", b"\x0a\x02\x03\x02"
     assert content.count(plain) == 1
@@ -129,7 +129,7 @@ def test_two_claims_about_one_thing_are_refused() -> None:
     none = model_of(chain(1))
     del none.opset_import[:]
     assert "operator set" in why_refused(none)
-    # A second op_type in the bytes of a node: protobuf takes the last, a careless reader the first.
+    # A node with two op_types: protobuf uses the last, a careless reader the first.
     bare = model_of(chain(1))
     node = bare.graph.node[0].SerializeToString() + b"\x22\x03Abs"
     del bare.graph.node[:]
@@ -145,6 +145,6 @@ def test_limits_hold_over_all_parts_of_a_graph_that_comes_in_several(monkeypatch
     half = model_of(chain(2)).SerializeToString()
     require_plain(half)
     only_graph = onnx.ModelProto(graph=model_of(chain(2)).graph).SerializeToString()
-    assert len(onnx.load_from_string(half + only_graph).graph.node) == 4  # protobuf joins the two
+    assert len(onnx.load_from_string(half + only_graph).graph.node) == 4  # protobuf joins both graphs
     with pytest.raises(Refused, match="more than 3 nodes"):
         require_plain(half + only_graph)

@@ -1,4 +1,4 @@
-"""The rule's patterns and codes, through the real choice."""
+"""The rule's patterns and codes, tested with the real choice of region."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures of bundles: the primitive against RFC 8032, and everything that must not pass for one."""
+"""Signatures of bundles: the algorithm agrees with RFC 8032, and everything else is refused."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_rfc_8032(secret: str, key: str, message: str, signature: str) -> None:
     assert public(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret)), "") == known
     assert known.verifies(bytes.fromhex(signature), bytes.fromhex(message))
     assert not known.verifies(bytes.fromhex(signature), bytes.fromhex(message) + b"\0")
-    # S + L signs the same by the equation, and must not pass (section 5.1.7): a signature has one form.
+    # S + L also satisfies the equation, but must be refused (section 5.1.7): a signature has only one form.
     order = 2**252 + 27742317777372353535851937790883648493
     r, s = bytes.fromhex(signature)[:32], int.from_bytes(bytes.fromhex(signature)[32:], "little")
     assert not known.verifies(r + (s + order).to_bytes(32, "little"), bytes.fromhex(message))
@@ -119,7 +119,7 @@ def test_a_trusted_key_refuses_what_it_did_not_sign() -> None:
     assert code_of(signed(CONTENTS, OTHER)) is ReasonCode.BUNDLE_SIGNATURE_INVALID
     another = signed({"manifest.json": b"another"}, KEY)
     assert code_of({**CONTENTS, SIGNATURE_FILE: another[SIGNATURE_FILE]}) is ReasonCode.BUNDLE_SIGNATURE_INVALID
-    # In the trusted key's name, with another key's signature.
+    # The name of the trusted key with the signature of another.
     forged = parse(signed(CONTENTS, OTHER)[SIGNATURE_FILE]).model_copy(update={"key": public(KEY).fingerprint})
     assert code_of({**CONTENTS, SIGNATURE_FILE: forged.render()}) is ReasonCode.BUNDLE_SIGNATURE_INVALID
 

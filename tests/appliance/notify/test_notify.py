@@ -1,4 +1,4 @@
-"""Each event reaches mail server and webhook once: over restarts, with the sinks down, and with two senders."""
+"""Each event reaches mail server and webhook once, also over restarts, with sinks down, or with two senders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SECRET = "a secret of the site's"
 
 @dataclass
 class Mail:
-    """A mail server that keeps what it takes."""
+    """A mail server that keeps the messages that it accepts."""
 
     taken: list[email.message.Message] = field(default_factory=list)
 
@@ -77,7 +77,7 @@ class Hook:
 
 @dataclass
 class Site:
-    """A state folder with an audit log, sinks, and a clock that is turned by hand."""
+    """A state folder with an audit log, sinks, and a clock that the test sets."""
 
     state: Path
     mail: Mail
@@ -212,7 +212,7 @@ def test_a_restart_between_sending_and_noting_bears_the_same_name(site: Site, mo
     site.notifier().step()
     names = {str(message["Message-ID"]) for message in site.mail.taken}
     assert len(site.mail.taken) == 2
-    assert len(names) == 1, "so that whoever gets it twice can tell"
+    assert len(names) == 1, "the recipient must recognise a repeated message"
 
 
 def test_many_that_may_have_gone_out_together_go_out_as_they_did(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_of_those_that_failed_together_each_bears_a_name_of_its_own(site: Site) 
     site.hook.status = 200
     site.now += 4000
     site.notifier().step()
-    assert len({message["id"] for message in site.hook.taken}) == 4, "or whoever gets them takes them for repeats"
+    assert len({message["id"] for message in site.hook.taken}) == 4, "equal names would make them look like repeats"
 
 
 def test_a_digest_gathers(site: Site) -> None:
@@ -298,7 +298,7 @@ def test_a_patient_is_named_where_the_site_wants_it(site: Site) -> None:
     assert "patient of 7" in site.mail.taken[0].get_payload()
     queue = b"".join(path.read_bytes() for path in (site.state / "notify").iterdir())
     assert b'"job": 7' in queue
-    assert b"patient of" not in queue, "a name is read when it is sent, and kept nowhere"
+    assert b"patient of" not in queue, "a name is only read when the message is sent"
 
 
 def test_what_was_sent_is_forgotten_in_time(site: Site) -> None:
@@ -322,7 +322,7 @@ def test_a_recipient_that_is_refused_keeps_the_others_from_nothing(site: Site) -
     for _ in range(3):
         site.now += 4000
         notifier.step()
-    assert site.mailed() == ["lungstage: held, job 7"], "once, though one of them is nobody"
+    assert site.mailed() == ["lungstage: held, job 7"], "sent once, although one recipient does not exist"
 
 
 @pytest.mark.parametrize("secret", [b"", b" \n", b"\xff\xfe"])
@@ -336,7 +336,7 @@ def test_a_secret_that_is_none_signs_nothing(site: Site, secret: bytes) -> None:
     notifier = site.notifier(**changed)
     notifier.step()
     site.happens("job_held", 7)
-    assert notifier.step(), "it waits, and is no defect"
+    assert notifier.step(), "it waits, and reports no internal error"
     assert (site.hook.asked, site.mailed()) == (0, [])
     path.write_text(SECRET)
     site.now += 60

@@ -1,4 +1,4 @@
-"""A page over the state folder of a daemon in simulated time; what it asks is taken when that daemon runs on."""
+"""A page for a daemon in simulated time. The daemon takes its requests when the test lets it run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ IMAGES = "0" * 64
 
 
 class FakeViewer:
-    """Names everybody alike, and offers two regions of the fake daemon's studies."""
+    """Gives every patient the same name, and offers two regions of the fake daemon's studies."""
 
     patient = Patient("DOE, JANE", "MRN-4711", "1957-03-17", SCRIPT)
     regions: tuple[Offered, ...] = (
@@ -46,9 +46,9 @@ class FakeViewer:
 
     counts = (3, 4, 5)
     fault: Exception | None = None
-    """What is raised in the place of an answer."""
+    """The exception that is raised instead of an answer."""
     at_it = most = 0
-    """How many draw, and the most that did at once."""
+    """The number of pictures being drawn, and the largest such number."""
 
     async def look(self, headers: Any, key: str, region: Any) -> Scene:
         if self.fault is not None:
@@ -106,7 +106,7 @@ class Clock:
 
 @dataclass
 class Site:
-    """The daemon, the page, and browsers that look at it."""
+    """The daemon, the page, and its browsers."""
 
     house: House
     context: Context
@@ -126,7 +126,7 @@ class Site:
         return client
 
     def at_once(self, *asked: TestClient | str, form: dict[str, str] | None = None) -> list[httpx.Response]:
-        """Have browsers that are logged in ask for several paths at the same time, or send a form there."""
+        """Let logged-in browsers request several paths, or send a form to them, at the same time."""
         clients = [one for one in asked if isinstance(one, TestClient)]
         paths = [one for one in asked if isinstance(one, str)]
 
@@ -161,7 +161,7 @@ def hidden(text: str, name: str) -> str:
 
 
 def send(client: TestClient, page: str, action: str, **form: str) -> httpx.Response:
-    """Send a form of a page as the browser would."""
+    """Send a form of a page as a browser does."""
     text = client.get(page).text
     own = {"csrf": hidden(text, "csrf")}
     if 'name="seen"' in text:

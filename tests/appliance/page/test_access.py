@@ -1,4 +1,4 @@
-"""Who gets in, what they may do, and what every response bears."""
+"""Who can log in, what users may do, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class TestEveryResponse:
         inner: list[int] = []
 
         async def app(*_: Any) -> None:
-            if len(inner) < 2:  # while it is at this, more come
+            if len(inner) < 2:  # a second request arrives during the first
                 place = len(inner)
                 inner.append(0)
                 inner[place] = await answer_of(guarded, received)
@@ -128,7 +128,7 @@ class TestEveryResponse:
         guarded = Shield(app, (), secure=False, limit=RateLimit(9, 1))
         asyncio.run(answer_of(guarded, received))
         assert inner == [0, 503]
-        assert asyncio.run(answer_of(guarded, received)) == 0, "and nobody once they are done"
+        assert asyncio.run(answer_of(guarded, received)) == 0, "no request is refused when the others are finished"
 
     def test_what_is_the_browser_s_already_is_not_sent_again(self, site: Site) -> None:
         client = site.browser()
@@ -139,7 +139,7 @@ class TestEveryResponse:
 
 
 async def answer_of(app: Any, receive: Any) -> int:
-    """Status that an application answers with; 0 where it does not."""
+    """The status of an application's response; 0 if there is none."""
     said: list[int] = []
 
     async def send(message: Any) -> None:
@@ -157,7 +157,7 @@ def status_of(app: Any, receive: Any) -> int:
 
 
 class TestEveryRoute:
-    """Whatever is added to the page is held to login and role without being named here."""
+    """Every route needs login and role, also routes that are added later."""
 
     def test_takes_a_login_unless_it_is_how_one_logs_in(self, site: Site) -> None:
         client, form = site.browser(), {"content-type": "application/x-www-form-urlencoded"}
@@ -184,7 +184,7 @@ class TestEveryRoute:
 
 
 def routes() -> list[tuple[str, str]]:
-    """Path and method of each, numbers and names filled in."""
+    """Path and method of each route, with numbers and names filled in."""
     found = []
     for route in ROUTES:
         path = re.sub(r"\{\w+(:\w+)?\}", "1", route.path)
@@ -253,7 +253,7 @@ class TestLogin:
         assert thief.get("/status").status_code == 303
 
     def test_passwords_are_verified_one_after_the_other(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each takes 64 MB on purpose."""
+        """The verification of one password takes 64 MB on purpose."""
         site.users(anna="operate")
         at_it, most = [0], [0]
 
@@ -277,7 +277,7 @@ class TestLogin:
         assert given.startswith("__Host-lungstage=")
         csrf = hidden(client.get("/status").text, "csrf")
         (taken,) = client.post("/logout", data={"csrf": csrf}).headers.get_list("set-cookie")
-        for cookie in (given, taken):  # without Secure a browser passes over such a cookie, and keeps the old one
+        for cookie in (given, taken):  # without Secure a browser ignores such a cookie and keeps the old one
             assert {"secure", "path=/"} <= {part.strip().lower() for part in cookie.split(";")}
 
     @pytest.mark.parametrize("path", ["/", "/?state=held&since=2026-01-02&patient=" + "0a" * 16, "/study/7", "/status"])
@@ -346,7 +346,7 @@ class TestSession:
         assert anna.get("/").status_code == 200
         if what == "removed":
             users.set("ben", PASSWORD, "operate")
-            assert ben.get("/").status_code == 303, "it is over for good"
+            assert ben.get("/").status_code == 303, "the session stays ended"
 
     def test_by_the_token_ends_as_soon_as_there_are_users(self, site: Site) -> None:
         client = site.logged_in()
@@ -493,7 +493,7 @@ def test_an_address_is_read_or_refused(text: str) -> None:
     ],
 )  # fmt: skip
 def test_a_limit_is_for_whoever_has_an_address(one: str, other: str, is_same: bool) -> None:
-    """With IPv6 that is a whole network of them."""
+    """With IPv6, one user has a whole network of addresses."""
     limit = RateLimit(1, 0.0, Clock())
     assert limit.allows(one)
     assert limit.allows(other) is not is_same
@@ -536,7 +536,7 @@ class TestServer:
 
     @pytest.fixture
     def port(self, tmp_path: Path) -> Iterator[int]:
-        """Of a server that answers everybody alike."""
+        """The port of a server that gives every request the same response."""
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})

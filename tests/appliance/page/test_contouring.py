@@ -1,4 +1,4 @@
-"""Drawing a contour in the page: who may, what is refused, and that nothing is written before it is confirmed."""
+"""Drawing a contour in the page: who may do it, what is refused, and that only a confirmed contour is written."""
 
 from __future__ import annotations
 

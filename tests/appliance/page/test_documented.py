@@ -1,4 +1,4 @@
-"""docs/page.md and docs/notify.md list the settings that there are, with their defaults and meanings."""
+"""docs/page.md and docs/notify.md list all settings with their defaults and meanings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages show of the ledger, what they ask of the daemon, and how they answer what is not there."""
+"""What the pages show from the ledger, request from the daemon, and answer if something is missing."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class TestWorklist:
         def found(patient: str) -> str:
             answer = send(client, "/", "/find", patient=patient)
             assert answer.status_code == 303
-            assert "MRN" not in answer.headers["location"], "no address bears it, for histories and proxies keep those"
+            assert "MRN" not in answer.headers["location"], "histories and proxies keep addresses"
             return client.get(answer.headers["location"]).text
 
         assert rows(found("MRN-4711")) == ["2"]
@@ -91,7 +91,7 @@ class TestWorklist:
         assert rows(found("MRN-471")) == []
         assert rows(found("")) == ["3", "2", "1"]
         assert 'value="MRN-4711"' not in busy.logged_in().get(f"/?patient={key}").text, (
-            "who did not type it, is not told"
+            "the ID is shown only to the user who typed it"
         )
 
     def test_leads_to_what_a_form_asks_for(self, busy: Site) -> None:
@@ -128,7 +128,7 @@ class TestWorklist:
         told = first.get("/rows").text
         busy.house.ledger.open_job("1.99", "1.99", None, "1.99")
         assert first.get("/rows").text == told
-        assert rows(first.get("/").text)[0] == "4", "a page that is asked for is never old"
+        assert rows(first.get("/").text)[0] == "4", "a requested page is always up to date"
 
     def test_pages_of_fifty(self, site: Site) -> None:
         for n in range(120):
@@ -212,7 +212,7 @@ class TestStudy:
             assert "2.00 GB free" in text
             assert "not available" in text
         over.set()
-        assert asked.count(busy.house.outbox) == 1, "it is not asked again before it has answered"
+        assert asked.count(busy.house.outbox) == 1, "the disk is not asked again before it has answered"
 
     @pytest.mark.parametrize("path", ["/study/1", "/study/3"])
     def test_that_cannot_be_drawn_is_told_of_all_the_same(self, busy: Site, path: str) -> None:
@@ -243,7 +243,7 @@ class TestStudy:
     def test_pictures_are_drawn_of_what_the_study_was_shown_with(
         self, busy: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """To look a study's files up costs the ledger's thread, which all share."""
+        """A look-up of a study's files uses the ledger's thread, which all requests share."""
         looked = []
         found = records._headers_of
         monkeypatch.setattr(records, "_headers_of", lambda *args: looked.append(0) or found(*args))
@@ -254,7 +254,7 @@ class TestStudy:
         assert len(looked) == 1
         busy.house.ledger.requeue(1)
         client.get("/study/1/picture/axial/1.png")
-        assert len(looked) == 2, "what has changed since is looked up"
+        assert len(looked) == 2, "a changed study is looked up again"
 
     def test_one_that_did_not_change_costs_no_look_at_the_audit_log(
         self, busy: Site, monkeypatch: pytest.MonkeyPatch
@@ -407,13 +407,13 @@ class TestRequests:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Of each file but SQLite's index of its log, which whoever reads takes part in."""
+    """The digest of each file except SQLite's log index, which readers also write."""
     files = (file for file in folder.iterdir() if file.is_file() and file.suffix != ".sqlite-shm")
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 class TestLedger:
-    """It is read, and nothing else."""
+    """The page only reads the ledger."""
 
     def test_is_not_written(self, busy: Site) -> None:
         path = busy.house.state / "ledger.sqlite"

@@ -1,4 +1,4 @@
-"""The daemon's sentences in other languages: each is one that the code says, and none that it says is left out."""
+"""The translations of the daemon's sentences are complete, and contain no sentence that the code no longer has."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOMS = (
 SAYING = {"Refused": 1, "Held": 1, "Reason": 1, "missing": 0, "more_may_come": 0, "_outside": 0, "_ambiguous": 1,
           "Unavailable": 0, "ok": 1, "warning": 1, "problem": 1, "RequeueError": 0, "ExhaustedError": 0,
           "_unreadable": 0}  # fmt: skip
-"""What makes a reason or a finding, and which of its arguments is the message."""
+"""The calls that make a reason or a finding, with the number of the argument that is the message."""
 
 HELPERS = {
     "the_region": "Region 'GTV-1'", "named": "'GTV-1'", "listed": "'GTV-1', 2 regions (names hidden for privacy)",
@@ -36,7 +36,7 @@ HELPERS = {
         "only; sending fewer series is not enough."
     ), "_takes": "and the model takes 0.5 to 5 mm", "str": "It took longer than 80 s.",
 }  # fmt: skip
-"""What functions say that are called within a message."""
+"""Example results of functions that are called within a message."""
 
 NAMES = {
     "advice": "Send the CT series that it was drawn on.",
@@ -54,22 +54,22 @@ NAMES = {
     "where": "at z = 3 mm",
     "which": "RTSTRUCT 1.2.3 and SEG 1.2.4",
 }
-"""What stands for variables in a message; for any other, a number does."""
+"""Example values of variables in a message; all other variables get a number."""
 
 ELSEWHERE = re.compile(
-    # What no study waits for, and no doctor says: of bundles, specifications, tables and single files,
+    # Messages that no study and no check of doctor has: about bundles, specs, tables and single files,
     r"The bundle|This version cannot make|The extraction spec|The covariates table|The reference engine|This file|"
     r"This DICOM file|3?The pixel data of|The key |.* is no key of|"
-    # of one-shot commands,
+    # about one-shot commands,
     r"None of the files is|The input holds|The mask '|There is no state folder|There is no (audit log|ledger) in|"
     r"There is no file or folder|3 There is no other|3 What can be read|"
     r"'3' is neither a SEG|The SEG has 3 segments|There is no part 3|"
-    # of a daemon or page that does not start,
+    # about a daemon or page that does not start,
     r"Another (daemon|page) is|No structured report appeared|The daemon did not start|The certificate|"
     r"There is no inbox|The inbox 3 cannot|The 3 (cannot|is not)|A process could not be set|"
     r".*cannot be opened for metrics|.*cannot be written: |.*Run the page as the daemon's user|.*names it\.$|"
     r".*with --bind\.$|"
-    # and what is put together elsewhere, or of words that are listed (see below).
+    # and messages that are composed elsewhere, or of listed words (see below).
     r"[Tt]hey differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3( instead|,)|The ledger 3 cannot be used|"
     r"There is no 3 plane|The series (holds|contains) (refers|names)|Two contours of the region overlap on at|.*\.\.$|"
     r"3 You need not do anything|3 Names of the regions|(\W|3)*$|.*\[3\]$|"
@@ -93,7 +93,7 @@ def sources() -> dict[str, ast.Module]:
 
 
 def written(node: ast.expr, module: str) -> str:
-    """What a string of the code says, with 3 where only running it would tell."""
+    """The text of a string in the code, with 3 for parts that are only known when the code runs."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
@@ -149,7 +149,7 @@ def test_nothing_is_kept_that_is_said_no_more() -> None:
         for literal in re.split(r"\{\w+\}", template):
             words = literal.split()
             threes = [" ".join(words[k : k + 3]).strip(".,:;()'") for k in range(len(words) - 2)]
-            found = sum(three in text for three in threes)  # not all, where the code puts a sentence together
+            found = sum(three in text for three in threes)  # only half, because the code composes some sentences
             assert len(threes) < 3 or 2 * found >= len(threes), f"{template}: the code does not say {literal!r}"
 
 

@@ -1,4 +1,4 @@
-"""What the page's confined processes are asked, and that none who waits for one keeps all the others."""
+"""Requests to the page's confined processes; a user who waits for one process does not delay the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCENE = Scene((1, 1, 1), (0, 0, 0), 0, (), ())
 
 @dataclass
 class Processes:
-    """In the place of confined ones: what each was asked, and what becomes of it."""
+    """Fake processes that record their requests and determine how each ends."""
 
     asked: list[tuple[int, Any]] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
@@ -111,7 +111,7 @@ def test_a_study_goes_to_the_process_that_holds_it(shown: Viewer, processes: Pro
     asyncio.run(look())
     assert len({*processes.of("a")}) == len({*processes.of("b")}) == 1
     assert {*processes.of("a")} != {*processes.of("b")}
-    assert {*processes.of("c")} == {*processes.of("a")}, "the one that was not asked for longest"
+    assert {*processes.of("c")} == {*processes.of("a")}, "the process that was not used for the longest time"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_one_file_that_a_process_does_not_survive_takes_no_other_name_away(
     for _ in range(2):
         assert [patient.name for patient in shown.read([*paths, None, tmp_path / "gone"])] == ["a", "", "b", "", ""]
     assert shown.read(paths)[1].fault == "The file cannot be read."
-    assert len(processes.asked) == 4, "and it is met once"
+    assert len(processes.asked) == 4, "the hostile file is read only once"
     (tmp_path / "hostile").rename(tmp_path / "c")
     assert shown.read([tmp_path / "c"])[0].name == "c"
 

@@ -1,4 +1,4 @@
-"""What the worklist says of an answer: the chance that it is right here, and what the model is worth."""
+"""What the worklist says of an answer: the probability that it is right here, and the model's performance."""
 
 from __future__ import annotations
 

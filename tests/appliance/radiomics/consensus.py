@@ -1,4 +1,4 @@
-"""IBSI's consensus values, the configurations that they hold for, and how far ours agree with them.
+"""IBSI's consensus values, their configurations, and how well lungstage agrees with them.
 
 Reference: Zwanenburg et al., Radiology 2020, 295(2):328-338; values and tolerances of the IBSI 1 reference set, which
 names each by a tag. The processing of configurations A and B is that of the reference manual, arXiv 1612.07003.
@@ -26,14 +26,14 @@ from lungstage.appliance.staging.one_shot import Options, measure_paths
 
 @dataclass(frozen=True)
 class Aggregation:
-    """How texture matrices are made of a volume.
+    """How texture matrices are made from a volume.
 
     Attributes
     ----------
     name
         In words.
     setting
-        What makes PyRadiomics, and so lungstage, do it.
+        The setting for it in PyRadiomics, and so in lungstage.
     directional, other
         The end of the tags of GLCM and GLRLM, and of the other textures; None where these are the same as in another
         aggregation and are compared there, with everything that is no texture.
@@ -45,7 +45,7 @@ class Aggregation:
     other: str | None
 
     def tag(self, feature: str) -> str | None:
-        """Tag of a feature, or None where it is not compared in this aggregation."""
+        """Tag of a feature, or None if it is not compared in this aggregation."""
         group = feature.partition("_")[0]
         if group in ("glcm", "glrlm"):
             return TAGS[feature] + self.directional
@@ -69,13 +69,13 @@ class Configuration:
     Attributes
     ----------
     name
-        What IBSI calls it.
+        IBSI's name for it.
     file
-        Of its consensus values.
+        The file with its consensus values.
     grid, setting
-        What makes lungstage process it so: the spec's grid and PyRadiomics settings.
+        The settings for it in lungstage: the spec's grid and PyRadiomics settings.
     aggregations
-        Those that IBSI has values for, and lungstage a setting.
+        Those with values from IBSI and a setting in lungstage.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Configuration:
         return f"setting: {{{', '.join(filter(None, (self.setting, aggregation.setting)))}}}"
 
     def compared(self, aggregation: Aggregation) -> Iterator[tuple[str, str]]:
-        """Name the features that are compared in an aggregation with their tags; what is no texture, in the first."""
+        """Name the compared features and their tags; only the first aggregation has features other than texture."""
         for feature in TAGS:
             tag = aggregation.tag(feature)
             if tag is not None and (aggregation is self.aggregations[0] or tag != TAGS[feature]):
@@ -119,20 +119,20 @@ CASES = [(configuration, aggregation) for configuration in CONFIGURATIONS for ag
 
 @dataclass(frozen=True)
 class Agreement:
-    """A value of ours beside the consensus.
+    """A value of lungstage and the consensus value.
 
     Attributes
     ----------
     name, tag
-        Of the feature: ours and IBSI's.
+        Of the feature: lungstage's name and IBSI's tag.
     consensus, tolerance
-        As published.
+        The published values.
     ours
-        As measured.
+        lungstage's value.
     defined_otherwise
-        Why the definitions differ; empty where they do not.
+        Why the definitions differ; empty if they do not.
     as_defined
-        Ours by IBSI's definition.
+        lungstage's value by IBSI's definition.
     """
 
     name: str
@@ -145,7 +145,7 @@ class Agreement:
 
     @property
     def met(self) -> bool:
-        """Whether ours, by IBSI's definition, lies within the tolerance."""
+        """Whether lungstage's value, by IBSI's definition, lies within the tolerance."""
         return agrees(self.as_defined, self.consensus, self.tolerance)
 
 
@@ -154,7 +154,7 @@ _BY_N = "PyRadiomics divides the covariance by n, IBSI by n − 1"
 
 
 def _as_ibsi_defines(feature: str, value: float, configuration: Configuration) -> tuple[str, float]:
-    """Say why a definition of PyRadiomics differs, if it does to three digits, and put its value into IBSI's."""
+    """Why PyRadiomics' definition differs, if it does to three digits, and the value by IBSI's definition."""
     if feature == "firstorder_Kurtosis":
         return "PyRadiomics does not subtract 3", as_ibsi_defines(feature, value, _PHANTOM_VOXELS)
     if configuration is PHANTOM and feature in ("shape_LeastAxisLength", "shape_MinorAxisLength"):
@@ -177,7 +177,7 @@ def load(data: Path, name: str) -> tuple[hd.Volume, np.ndarray]:
 
 @cache
 def measured(data: Path, configuration: Configuration, aggregation: Aggregation) -> Mapping[str, float]:
-    """Measure the 106 features: the CT from DICOM as any patient's, the phantom from NIfTI."""
+    """Measure the 106 features: of the CT from DICOM like a patient's, of the phantom from NIfTI."""
     spec = configuration.spec(aggregation)
     if configuration is PHANTOM:
         return _named(extract(*load(data, "digital_phantom"), spec))
@@ -191,7 +191,7 @@ def agreements(data: Path, configuration: Configuration, aggregation: Aggregatio
 
 
 def on_pyradiomics_grid(data: Path, configuration: Configuration) -> Iterator[Agreement]:
-    """The features of a configuration of the CT with PyRadiomics' resampling in place of IBSI's, all else alike."""
+    """The features of a configuration of the CT with PyRadiomics' resampling instead of IBSI's."""
     spec = configuration.spec(IN_PLANE)
     settings = {key: value for key, value in spec.settings.items() if key != "resegmentRange"}
     roi = place_on_grid(*load(data, "ct_phantom"), replace(spec, grid="pyradiomics", settings=settings))
@@ -217,7 +217,7 @@ def steps(data: Path, configuration: Configuration) -> Iterator[Agreement]:
     spec, published = configuration.spec(IN_PLANE), consensus(data, configuration)
     spacing = spec.resampled_spacing or (0, 0, 0)
     native = MeasurableRoi(volume.array, mask, volume.spacing)
-    # The whole image on the new grid: that of a region which fills it.
+    # The whole image on the new grid, as for a region that fills it.
     box = grid.bounds(np.ones_like(mask))[1]
     whole = ibsi.resample(volume, np.ones_like(mask), box, spacing)
     placed = place_on_grid(volume, mask, spec)

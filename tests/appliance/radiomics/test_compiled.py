@@ -1,4 +1,4 @@
-"""The compiled engine piece by piece: integers exactly, degenerate regions, bounds of memory, bad buffers refused."""
+"""The parts of the compiled engine: exact integers, degenerate regions, limits of memory, refusal of bad buffers."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_directions_are_pyradiomics_own(size: Any, distances: tuple[int, ...], f
     ours = compiled.directions(size, distances, flat)
     try:
         theirs = cMatrices.generate_angles(np.array(size), np.array(distances), False, flat is not None, flat or 0)
-    except RuntimeError:  # none
+    except RuntimeError:  # PyRadiomics finds no direction
         theirs = np.zeros((0, 3), dtype=int)
     assert ours.tolist() == theirs.tolist()
 
@@ -152,7 +152,7 @@ def test_bins_do_not_wrap_around_where_those_of_pyradiomics_do() -> None:
 
 @st.composite
 def reference_volumes(draw: st.DrawFn) -> tuple[hd.Volume, np.ndarray]:
-    """Volumes with a region anywhere, of any spacing, position and orientation along the patient's axes."""
+    """Volumes with a region anywhere, with any spacing, position and orientation along the patient's axes."""
     shape = tuple(draw(st.integers(low, 14)) for low in (2, 3, 3))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     hu = random.integers(-1000, 1000, size=shape).astype(np.int16)
@@ -178,7 +178,7 @@ def resampled_by_pyradiomics(volume: hd.Volume, mask: np.ndarray, options: dict[
 
 
 def assert_resampled_alike(volume: hd.Volume, mask: np.ndarray, options: dict[str, Any]) -> None:
-    """To the last bit of every voxel of the region."""
+    """Require the same bits in every voxel of the region."""
     ours = grid.resample(volume, mask, grid.bounds(mask)[1], options)
     theirs = resampled_by_pyradiomics(volume, mask, options)
     assert ours.image.dtype == theirs.image.dtype
@@ -213,7 +213,7 @@ def test_resampled_voxels_are_itks_to_the_last_bit(
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("at", [0, 20, 70, 139])
 def test_a_b_spline_of_the_box_and_its_margin_is_that_of_the_whole_volume(kind: type, axis: int, at: int) -> None:
-    """ITK filters a line of 140 voxels whole; ours begins at an edge or anywhere, and meets knots, where it cuts."""
+    """ITK filters a whole line of 140 voxels; lungstage filters a part of it and must get the same values."""
     random = np.random.default_rng(at + axis)
     shape = np.roll((140, 9, 7), axis)
     hu = random.integers(-1000, 1000, size=shape).astype(kind)
@@ -332,7 +332,7 @@ def test_only_what_a_feature_needs_is_made(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_memory_grows_by_a_bounded_number_of_bytes_per_voxel() -> None:
-    # One dense box and one ball; 20 million voxels of box are then 400 MB at most, image and mask not counted.
+    # One dense box and one ball. 20 million voxels need at most 400 MB, without image and mask.
     for mask in (np.ones((60, 100, 100), dtype=bool), _ball(90)):
         hu = np.random.default_rng(1).integers(-500, 500, size=mask.shape).astype(np.int16)
         roi = MeasurableRoi(hu, mask, (1.0, 1.0, 1.0))
@@ -355,13 +355,13 @@ def test_the_engine_is_chosen_by_the_spec_and_by_the_bundles_loader(monkeypatch:
         used.clear()
         bundle = load_bundle(ROOT / "models" / "lung1-stage", engine=engine)  # type: ignore[arg-type]
         assert bundle.spec.engine == engine
-        assert used == [f"lungstage.appliance.radiomics.{engine}"]  # the golden case, by the engine that patients get
+        assert used == [f"lungstage.appliance.radiomics.{engine}"]  # the golden case uses the same engine as patients
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("interpolator", ["sitkLinear", "sitkBSpline"])
 def test_the_compiled_engine_needs_neither_pyradiomics_nor_simpleitk(interpolator: str) -> None:
-    """All features of the phantom, in a process of its own."""
+    """All features of the phantom, in a separate process."""
     code = (
         "import sys; from lungstage.appliance.radiomics import extract, phantom;"
         "from lungstage.appliance.contract.spec import *;"
@@ -394,7 +394,7 @@ def test_kernels_refuse_buffers_that_do_not_fit() -> None:
     for arguments, error in (
         ((levels.astype(np.int64), steps, 2, out), TypeError),
         ((levels[:, :, ::2], steps, 2, out), BufferError),
-        ((levels, steps, 1, out), ValueError),  # a level beyond the last would be written outside the matrix
+        ((levels, steps, 1, out), ValueError),  # a level that is too large would be written outside the matrix
         ((levels, steps, 2, out[:, :, :12].copy()), ValueError),
         ((levels, steps * 9, 2, out), ValueError),  # further than the volume is wide
         ((levels, steps * 2, 2, out), ValueError),  # further than it is padded
@@ -404,7 +404,7 @@ def test_kernels_refuse_buffers_that_do_not_fit() -> None:
         with pytest.raises((error, ValueError) if error is BufferError else error):
             _kernels.glcm(*arguments)
     inner = np.pad(np.ones((2, 3, 4), dtype=bool), 1)
-    for voxel in np.ndindex(levels.shape):  # each bit would be followed to another voxel
+    for voxel in np.ndindex(levels.shape):  # each bit would lead to another voxel
         same = np.zeros(levels.shape, dtype=np.uint16)
         same[voxel] = 1 << len(steps) if inner[voxel] else 1
         with pytest.raises(ValueError, match="alike"):
@@ -413,7 +413,7 @@ def test_kernels_refuse_buffers_that_do_not_fit() -> None:
     astray[2, 2, 2] = 1
     alone = np.zeros_like(levels)
     alone[2, 2, 2] = 1
-    _kernels.zones(alone, steps, 2, astray)  # says that a voxel is like one outside: no answer, but no crash either
+    _kernels.zones(alone, steps, 2, astray)  # "alike" names a voxel outside: wrong values, but no crash
     bare, same = np.ones((6, 7, 8), dtype=np.uint16), np.zeros((6, 7, 8), dtype=np.uint16)  # not padded
     _kernels.alike(bare, steps, 2, same)
     _kernels.zones(bare, steps, 2, same)

@@ -1,4 +1,4 @@
-"""Ours against stock PyRadiomics: the same 106 numbers, from less work."""
+"""lungstage gives the same 106 numbers as stock PyRadiomics, with less work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stock(image: sitk.Image | str, label: sitk.Image | str, spec: ExtractionSpec
     return {name: float(value) for name, value in extractor.execute(image, label).items()}
 
 
-# Of voxels in one plane or on one line, the least axes are 0; what PyRadiomics has instead is a rounding's root.
+# For voxels in one plane or line the least axes are 0; PyRadiomics gives the square root of a rounding error.
 AXES = {"LeastAxisLength", "MinorAxisLength", "Flatness", "Elongation"}
 
 
@@ -63,13 +63,13 @@ def volume_of(hu: np.ndarray, spacing: tuple[float, float, float]) -> hd.Volume:
 def cases(draw: st.DrawFn) -> tuple[hd.Volume, np.ndarray, dict[str, Any]]:
     shape = tuple(draw(st.integers(low, 9)) for low in (2, 3, 3))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    # From flat over a few levels to noise; whole HU as int16, and fractions as float64, as series are read.
+    # One level, a few levels or noise; whole HU as int16 and fractions as float64, as series are read.
     hu = random.integers(-150, draw(st.sampled_from([-149, -120, 150])), size=shape).astype(np.int16)
     if draw(st.booleans()):
         hu = hu + random.random(shape)
     mask = random.random(shape) < draw(st.sampled_from([0.05, 0.2, 0.6, 1.0]))
-    mask[0, 0, 0] = mask[0, 1, 1] = mask[1, 1, 0] = True  # two dimensions at least, and the border touched
-    mask[-1, -1, -1] = False  # PyRadiomics takes an image that is all ROI for one without any
+    mask[0, 0, 0] = mask[0, 1, 1] = mask[1, 1, 0] = True  # at least two dimensions, and at the border
+    mask[-1, -1, -1] = False  # PyRadiomics treats a mask without background as empty
     spacing = tuple(draw(st.sampled_from([0.5, 0.9765625, 1.0, 2.5, 5.0])) for _ in range(3))
     options: dict[str, Any] = draw(
         st.sampled_from(
@@ -95,7 +95,7 @@ def cases(draw: st.DrawFn) -> tuple[hd.Volume, np.ndarray, dict[str, Any]]:
 
 
 def test_a_spline_through_two_slices_is_refused_and_through_three_is_repeatable() -> None:
-    """ITK filters two voxels into something else each time: a number that looks right and is not."""
+    """For two voxels, ITK's filter gives another plausible and wrong number each time."""
     random = np.random.default_rng(45)
     spec = ExtractionSpec(ALL_FEATURES, LINEAR | {"interpolator": "sitkBSpline"})
     hu = random.integers(-150, 150, size=(3, 6, 5)) + random.random((3, 6, 5))
@@ -127,7 +127,7 @@ def test_all_features_equal_stock_pyradiomics_by_both_engines(
         return
     try:
         theirs = stock(*measurable, spec)
-    except (ValueError, RuntimeError):  # PyRadiomics' own refusals, in many words or few
+    except (ValueError, RuntimeError):  # PyRadiomics refuses the case
         with pytest.raises(Refused) as refusal:
             extract(volume, mask, spec)
         assert refusal.value.reason.code in {ReasonCode.ROI_TOO_SMALL, ReasonCode.ROI_EMPTY}
@@ -158,7 +158,7 @@ def test_margin_of_the_b_spline_is_enough() -> None:
     values = []
     for margin in (spec.margin_slices, 28):
         kept = slice(28 - margin, 32 + margin)
-        # The grid's origin must lie alike for a fair comparison: 2 mm slices, so whole periods of the 1 mm grid.
+        # The grids must have the same origin: 2 mm slices are whole steps of the 1 mm grid.
         volume = volume_of(hu[kept], (2.0, 1.5, 1.5))
         values.append(extract(volume, mask[kept], spec).as_dict())
     assert values[0] == pytest.approx(values[1], rel=1e-9)
@@ -197,7 +197,7 @@ REFERENCE_MASKS = {
 
 
 def _whole_series(folder: Path) -> sitk.Image:
-    """The series as SimpleITK reads it, whole."""
+    """The whole series as SimpleITK reads it."""
     reader = sitk.ImageSeriesReader()
     folders = sorted({path.parent for path in folder.rglob("*") if path.is_file()})
     names = max((reader.GetGDCMSeriesFileNames(str(f), "", False) for f in folders), key=len)
@@ -206,7 +206,7 @@ def _whole_series(folder: Path) -> sitk.Image:
 
 
 def _on_whole_series(image: sitk.Image, saved_mask: sitk.Image) -> sitk.Image:
-    """Put the mask of a reference volume where it belongs in the whole series."""
+    """Put the mask of a reference volume at its place in the whole series."""
     whole = np.zeros(image.GetSize()[::-1], dtype=np.uint8)
     first = round(image.TransformPhysicalPointToContinuousIndex(saved_mask.GetOrigin())[2])
     array = sitk.GetArrayFromImage(saved_mask)
@@ -218,7 +218,7 @@ def _on_whole_series(image: sitk.Image, saved_mask: sitk.Image) -> sitk.Image:
 
 @pytest.fixture(scope="module")
 def native(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[dict[str, Any], Path]]:
-    """Gives a patient's answer with all features on the own grid, and the folder with the saved volume and mask."""
+    """Gives a patient's features without resampling, and the folder with the saved volume and mask."""
 
     @cache
     def measured(patient: str) -> tuple[dict[str, Any], Path]:

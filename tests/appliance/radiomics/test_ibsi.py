@@ -1,4 +1,4 @@
-"""IBSI's consensus values, met or missed for a reason that is tested: digital phantom, CT configurations A and B."""
+"""IBSI's consensus values for digital phantom and CT (A, B) are met, or missed for a tested reason."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_consensus_value(
 def test_image_and_mask_after_each_step(configuration: Configuration, shared_data: Path) -> None:
     rows = list(steps(shared_data, configuration))
     assert [row for row in rows if not row.met] == []
-    # Not one of the consensus values of this kind is passed over.
+    # All consensus values of this kind are compared.
     published = {tag for tag in consensus(shared_data, configuration) if tag.endswith(("_img", "_roi"))}
     assert {row.tag for row in rows} == published
 
@@ -87,7 +87,7 @@ def test_definitions_that_differ_do_so_for_just_the_reason_that_is_given(shared_
     }
     axes = {"shape_LeastAxisLength", "shape_MinorAxisLength"}
     assert otherwise[PHANTOM.name].keys() == {"firstorder_Kurtosis", *axes}
-    # Of as many voxels as the CT's tumour has, n and n - 1 are the same to three digits.
+    # With the number of voxels of the CT's tumour, n and n - 1 are the same to three digits.
     assert otherwise[A.name].keys() == otherwise[B.name].keys() == {"firstorder_Kurtosis"}
     for rows in otherwise.values():
         for row in rows.values():
@@ -104,7 +104,7 @@ SUFFIXES = ("_2D_avg", "_2D_comb", "_2_5D_avg", "_2_5D_comb", "_3D_avg", "_3D_co
 def test_a_setting_gives_one_aggregation_and_no_other(
     configuration: Configuration, aggregation: Aggregation, shared_data: Path
 ) -> None:
-    """What `force2D` and `weightingNorm` do is found by value: every texture agrees with one of IBSI's six only."""
+    """The values show what `force2D` and `weightingNorm` do: textures agree with only one of IBSI's aggregations."""
     values, published = measured(shared_data, configuration, aggregation), consensus(shared_data, configuration)
     directional = [name for name in TAGS if name.startswith(("glcm_", "glrlm_"))]
     agreeing = {
@@ -127,10 +127,10 @@ def test_a_setting_gives_one_aggregation_and_no_other(
 
 
 def test_pyradiomics_own_grid_does_not_meet_configuration_b(shared_data: Path) -> None:
-    """The grid is what it takes: with all else alike, half of the features miss the consensus on PyRadiomics' own."""
+    """The grid is necessary: on PyRadiomics' own grid, half of the features miss the consensus."""
     missed = [row.name for row in on_pyradiomics_grid(shared_data, B) if not row.met]
     assert len(missed) > 40
-    # Where nothing is resampled, the two grids are one.
+    # Without resampling, the two grids are the same.
     assert all(row.met for row in on_pyradiomics_grid(shared_data, A))
 
 
@@ -139,7 +139,7 @@ def test_pyradiomics_own_grid_does_not_meet_configuration_b(shared_data: Path) -
 
 @of_the_ct
 def test_slices_of_the_region_are_enough_where_slices_are_kept(configuration: Configuration, shared_data: Path) -> None:
-    """The reference volume's centre is the image's own in the plane, so the whole series gives the same numbers."""
+    """Reference volume and image have the same centre in the plane, so the whole series gives the same numbers."""
     whole = extract(*load(shared_data, "ct_phantom"), configuration.spec(IN_PLANE)).as_dict()
     ours = measured(shared_data, configuration, IN_PLANE)
     assert {name.removeprefix("original_"): value for name, value in whole.items()} == pytest.approx(ours, rel=1e-7)

@@ -1,4 +1,4 @@
-"""IBSI's grid, mask and bins against their definitions in the reference manual, on any volume; and what is refused."""
+"""IBSI's grid, mask and bins follow the definitions of the reference manual on any volume; and what is refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def cut(roi: MeasurableRoi) -> MeasurableRoi:
 
 
 def assert_same(one: MeasurableRoi, other: MeasurableRoi) -> None:
-    """The same region with the same HU, however much of its surroundings either holds."""
+    """Require the same region with the same HU; the surroundings may differ."""
     one, other = cut(one), cut(other)
     assert one.spacing == other.spacing
     assert np.array_equal(one.mask, other.mask)
@@ -69,7 +69,7 @@ lines = st.tuples(st.integers(1, 512), st.sampled_from(SPACINGS), st.sampled_fro
 
 
 def test_the_manual_s_own_example() -> None:
-    """QCY4: four voxels of 3 mm onto 2 mm are six, which begin half a millimetre before the first."""
+    """QCY4: four voxels of 3 mm become six of 2 mm, which begin half a millimetre before the first."""
     assert ibsi.centred(4, 3.0, 2.0) * 3.0 == pytest.approx([-0.5, 1.5, 3.5, 5.5, 7.5, 9.5])
 
 
@@ -82,7 +82,7 @@ def test_a_line_is_symmetric_about_its_centre_and_as_long_as_the_manual_has_it(l
     assert len(places) == max(1, math.ceil(extent - Fraction(1, 1000)))
     assert places + places[::-1] == pytest.approx(np.full(len(places), size - 1), abs=1e-9)
     assert np.diff(places) == pytest.approx(np.full(len(places) - 1, new / old))
-    assert -0.5 < places[0] <= places[-1] < size - 0.5, "nothing is sought beyond the faces of the outermost voxels"
+    assert -0.5 < places[0] <= places[-1] < size - 0.5, "all places lie within the faces of the outermost voxels"
 
 
 @pytest.mark.parametrize(("size", "old", "new"), [(10, 0.3, 0.1), (512, 1.1, 0.1), (512, 0.7, 0.35), (300, 0.9, 0.3)])
@@ -96,7 +96,7 @@ def test_what_rounding_adds_is_no_voxel(size: int, old: float, new: float) -> No
 @given(volumes(), st.lists(st.booleans(), min_size=3, max_size=3))
 @settings(max_examples=60, deadline=None)
 def test_the_same_spacing_is_the_identity(case: Any, kept: list[bool]) -> None:
-    """Said as 0 or in millimetres; and fractions of an HU stay, for nothing was interpolated."""
+    """The same spacing is given as 0 or in mm; fractions of an HU stay, because nothing is interpolated."""
     hu, mask, spacing = case
     new = tuple(0 if zero else v for zero, v in zip(kept, spacing[::-1], strict=True))
     roi = resampled(hu, mask, spacing, new)
@@ -108,7 +108,7 @@ def test_the_same_spacing_is_the_identity(case: Any, kept: list[bool]) -> None:
 @given(volumes(), spacings)
 @settings(max_examples=150, deadline=None)
 def test_linear_interpolation_by_another_hand(case: Any, new: tuple[float, float, float]) -> None:
-    """SciPy's, on the whole grid: HU rounded, boundary values beyond the outermost centres, mask from a half on."""
+    """SciPy on the whole grid: rounded HU, boundary values beyond the outermost centres, mask from 0.5 on."""
     hu, mask, spacing = case
     target = tuple(was if v == 0 else float(v) for v, was in zip(new[::-1], spacing, strict=True))
     assume(target != spacing)
@@ -138,7 +138,7 @@ def test_a_mirrored_image_gives_the_mirrored_answer(case: Any, new: Any, axes: s
 @given(volumes(), spacings)
 @settings(max_examples=60, deadline=None)
 def test_every_slice_is_interpolated_by_itself_where_slices_are_kept(case: Any, new: Any) -> None:
-    """Bilinear, as configuration B has it."""
+    """Bilinear, as in configuration B."""
     hu, mask, spacing = case
     new = (*new[:2], 0)
     whole = resampled(hu, mask, spacing, new)
@@ -156,15 +156,15 @@ def test_every_slice_is_interpolated_by_itself_where_slices_are_kept(case: Any, 
 @given(volumes(), spacings, st.integers(0, 6), st.integers(0, 2))
 @settings(max_examples=150, deadline=None)
 def test_a_crop_alike_at_both_ends_changes_nothing_but_the_parity(case: Any, new: Any, more: int, axis: int) -> None:
-    """As far as that can be: a grid of one voxel more or less lies half a voxel further on, by the manual's formula."""
+    """By the manual's formula, a grid with one voxel more or less is moved by half a voxel."""
     hu, mask, spacing = case
     target = spacing[axis] if new[2 - axis] == 0 else float(new[2 - axis])
-    # Around the region, at least the voxel that interpolation mixes in.
+    # At least the voxel around the region that interpolation uses.
     widths = [(1, 1)] * 3
     hu, mask = np.pad(hu, widths, mode="edge"), np.pad(mask, widths)
     widths[axis] = (1 + more, 1 + more)
     larger_hu, larger_mask = np.pad(hu, widths, mode="edge"), np.pad(mask, widths)
-    for k in (k for k in range(3) if k != axis):  # alike along the other axes
+    for k in (k for k in range(3) if k != axis):  # the same along the other axes
         keep = [slice(None)] * 3
         keep[k] = slice(1, -1)
         larger_hu, larger_mask = larger_hu[tuple(keep)], larger_mask[tuple(keep)]
@@ -199,9 +199,9 @@ def test_how_the_patient_lies_does_not_matter(case: Any, new: Any) -> None:
 def test_half_a_voxel_is_in_and_half_an_hu_is_rounded_to_even() -> None:
     hu = np.array([[[0, 1, 4, 5]]], dtype=np.int16)
     mask = np.array([[[False, True, False, False]]])
-    roi = resampled(hu, mask, (1.0, 1.0, 1.0), (1.5, 0, 0))  # places 0, 1.5 and 3
+    roi = resampled(hu, mask, (1.0, 1.0, 1.0), (1.5, 0, 0))  # the places are 0, 1.5 and 3
     assert roi.mask.ravel().tolist() == [True]
-    assert roi.image.ravel().tolist() == [2]  # of 2.5
+    assert roi.image.ravel().tolist() == [2]  # rounded from 2.5
     assert resampled(hu, np.roll(mask, 2), (1.0, 1.0, 1.0), (1.5, 0, 0)).mask.sum() == 1  # the outermost centre itself
 
 
@@ -230,16 +230,16 @@ def stock(volume: hd.Volume, mask: np.ndarray, options: dict[str, Any]) -> dict[
 @given(st.integers(0, 2**32 - 1), st.integers(-80, -10), st.integers(10, 80), st.booleans())
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_resegmented_features_are_stock_pyradiomics_own(seed: int, low: int, high: int, one_plane: bool) -> None:
-    """All but shape, which PyRadiomics measures otherwise (next test)."""
+    """All but shape, which PyRadiomics measures differently (next test)."""
     random = np.random.default_rng(seed)
     hu = random.integers(-100, 100, size=(5, 9, 8)).astype(np.int16)
     mask = random.random(hu.shape) < 0.7
-    mask[-1, -1, -1] = False  # PyRadiomics takes an image that is all ROI for one without any
+    mask[-1, -1, -1] = False  # PyRadiomics treats a mask without background as empty
     if one_plane:
         hu[[0, 1, 3, 4]] = -1000
     low -= low % 5
     mask[2, :2, :2] = True
-    hu[2, :2, :2] = low  # the lowest bin holds a voxel, where PyRadiomics starts to count
+    hu[2, :2, :2] = low  # a voxel in the lowest bin, because PyRadiomics starts to count there
     volume = volume_of(hu, (3.0, 1.0, 1.0))
     for bins in ({"binWidth": 5}, {"binCount": 8}):
         options = bins | {"resegmentRange": [low, high]}
@@ -250,7 +250,7 @@ def test_resegmented_features_are_stock_pyradiomics_own(seed: int, low: int, hig
 
 
 def test_shape_is_the_whole_region_s_where_pyradiomics_cuts_it_to_the_box_of_what_is_left() -> None:
-    """Why `resegmentRange` is refused on PyRadiomics' grid: its shape would be neither mask's."""
+    """`resegmentRange` is refused on PyRadiomics' grid, because its shape would belong to neither mask."""
     hu = np.random.default_rng(8).integers(-100, 100, size=(8, 8, 8)).astype(np.int16)
     hu[:3] = hu[5, 5, 5] = -1000
     mask = np.zeros(hu.shape, dtype=bool)
@@ -291,7 +291,7 @@ def test_too_little_left_is_refused(limits: list[int], code: ReasonCode) -> None
 
 @given(st.integers(-1000, 0), st.integers(0, 60), st.integers(1, 1000), st.sampled_from([1, 5, 25, 0.5, 12.5]))
 def test_bins_of_fixed_size_start_at_the_range(low: int, above: int, extent: int, width: float) -> None:
-    """Q3RU, though the lowest bins be empty."""
+    """Q3RU, also if the lowest bins are empty."""
     hu = np.arange(low + above, low + above + extent + 1, dtype=np.int16)
     edges = bin_edges(hu[0], hu[-1], {"binWidth": width, "resegmentRange": [low, 4000]})
     assert np.digitize(hu, edges).tolist() == [math.floor((int(v) - low) / width) + 1 for v in hu]
@@ -339,7 +339,7 @@ LINEAR = "resampledPixelSpacing: [1, 1, 1], interpolator: sitkLinear"
     ],
 )
 def test_the_command_refuses_by_name(setting: str, options: list[str], named: str, tmp_path: Path) -> None:
-    """When the spec is loaded: there is no study to look at."""
+    """The spec is refused when it is loaded, before any study is read."""
     spec = tmp_path / "spec.yaml"
     spec.write_text(f"setting: {{{setting}}}")
     result = CliRunner().invoke(app, ["measure", str(tmp_path / "nowhere"), "--spec", str(spec), *options])

@@ -1,4 +1,4 @@
-"""The mesh's own table of triangles: well-formed by itself, and PyRadiomics' in what it measures."""
+"""The mesh's own table of triangles is well-formed, and measures the same as PyRadiomics'."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def test_triangles_join_the_edges_that_are_cut_and_leave_no_gap(inside: frozense
     assert {point for triangle in found for point in triangle} == cut
     sides = Counter((t[k], t[(k + 1) % 3]) for t in found for k in range(3))
     assert all(count == 1 for count in sides.values())
-    for a, b in sides.keys() - {(b, a) for a, b in sides}:  # where no other triangle goes on, a face of the cube does
+    for a, b in sides.keys() - {(b, a) for a, b in sides}:  # a side of only one triangle lies on a face of the cube
         assert any(p == q and p in (0, 2) for p, q in zip(a, b, strict=True))

@@ -1,4 +1,4 @@
-"""Grids that lie otherwise: the unmoved one is PyRadiomics' own, and a moved one is what interpolation says."""
+"""Moved grids: the unmoved one is PyRadiomics' own, and a moved one has the interpolated values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_unmoved_grid_is_the_one_that_cases_are_measured_on(
     z, y, x = (float(step) for step in volume.spacing)
     found = moved.resample(volume.array, mask, (z, y, x), expected.spacing, (0.0, 0.0, 0.0), interpolator)
     assert found.mask.shape == expected.mask.shape
-    assert (found.mask != expected.mask).mean() < 2e-3  # a tie between two voxels may fall otherwise
+    assert (found.mask != expected.mask).mean() < 2e-3  # ties between two voxels may be resolved differently
     both = found.mask & expected.mask
     close = np.isclose(found.image[both], expected.image[both], atol=1e-6)
     assert close.mean() > (0.95 if interpolator == "sitkNearestNeighbor" else 0.9999)
@@ -90,7 +90,7 @@ def test_a_shift_by_one_voxel_of_the_grid_changes_nothing(interpolator: str) -> 
 
 
 def test_a_turn_turns_about_the_middle_of_the_region() -> None:
-    """An image that is a plane in x and y, read at a turned place, is the plane at that place."""
+    """An image that is linear in x and y must have the linear value at each turned place."""
     y, x = np.mgrid[:41, :41].astype(float)
     image = np.stack([3 * y + 5 * x] * 5)
     mask = np.zeros(image.shape, dtype=bool)

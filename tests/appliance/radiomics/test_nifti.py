@@ -1,4 +1,4 @@
-"""A NIfTI pair is read as it lies, or refused with a sentence that says which file is at fault and how."""
+"""A NIfTI pair is read in its stored position, or refused with a sentence that names file and fault."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ TURNS = [
 def test_a_mask_whose_axes_run_another_way_is_turned_to_its_image(
     image: npt.NDArray[Any], mask: npt.NDArray[Any], origin: tuple[float, float, float], tmp_path: Path
 ) -> None:
-    """Whatever way both files are stored, the same places of the patient are in the mask."""
+    """However both files are stored, the mask contains the same places of the patient."""
     _turned(tmp_path / "image.nii", hu(), image, origin)
     _turned(tmp_path / "mask.nii", drawn(1, 2), mask, origin)
     _turned(tmp_path / "same.nii", drawn(1, 2), image, origin)
@@ -103,7 +103,7 @@ def test_a_mask_whose_axes_run_another_way_is_turned_to_its_image(
 
 
 def _turned(path: Path, array: npt.NDArray[Any], turn: npt.NDArray[Any], origin: tuple[float, float, float]) -> None:
-    """Store a volume of the patient's axes along others, in the same place."""
+    """Store a volume along other axes, in the same place of the patient."""
     image = sitk.GetImageFromArray(array)
     image.SetSpacing((0.75, 0.8, 2.5))
     image.SetOrigin(np.float32(origin).astype(float).tolist())
@@ -180,7 +180,7 @@ def test_an_image_that_is_none_is_named(fault: str, pair: tuple[Path, Path], cap
     assert code is ReasonCode.NIFTI_INVALID
     assert message.startswith("'image.nii' ")
     assert told in message
-    assert capfd.readouterr() == ("", ""), "ITK's own warnings are for its developers"
+    assert capfd.readouterr() == ("", ""), "ITK's own warnings are not shown"
 
 
 @pytest.mark.parametrize("place", [10, 200, 0.3, 0.5, 0.7, -2])

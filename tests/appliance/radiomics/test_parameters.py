@@ -1,4 +1,4 @@
-"""Parameter files: what we take, what we refuse, and that stock PyRadiomics takes what we write."""
+"""Parameter files that are accepted or refused; stock PyRadiomics accepts the files that lungstage writes."""
 
 from __future__ import annotations
 

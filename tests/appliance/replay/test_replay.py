@@ -1,4 +1,4 @@
-"""A report is made again bit for bit, or what has changed since is named; and a job's story is told whole."""
+"""A report is made again bit for bit, or the changes since then are named; and a job's history is shown in full."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.system.test_run import running
 
 NAME, PATIENT_ID, BORN = "DOE^JANE", "MRN-4711", "19570317"
 ALONE = ("--format", "sr", "--perturbations", "0")
-"""A report without a page and without robustness, where neither is the point: it takes a fourth of the time."""
+"""A report without page and robustness takes a quarter of the time."""
 SECRETS = ("DOE", "JANE", PATIENT_ID, BORN, "doe-jane")
 
 
@@ -82,7 +82,7 @@ def lungstage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 @pytest.fixture(scope="module", autouse=True)
 def _each_bundle_is_loaded_once() -> Iterator[None]:
-    """Its self-test takes a third of a short command's time, and has tests of its own."""
+    """The self-test takes a third of a short command's time, and has its own tests."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(bundle, "load_bundle", functools.cache(load_bundle))
         yield
@@ -107,7 +107,7 @@ def identified(study: Study) -> Study:
 
 @dataclass(frozen=True)
 class House:
-    """What a daemon has left behind."""
+    """The folders of a daemon after it stopped."""
 
     root: Path
 
@@ -140,7 +140,7 @@ class House:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, Path]) -> House:
-    """A study from one end of the real daemon to the other."""
+    """A study that the real daemon processed from inbox to outbox."""
     root = tmp_path_factory.mktemp("served")
     with running(root, bundles["plain"]) as appliance:
         identified(rtstruct_study()).write(appliance.inbox / "doe-jane")
@@ -152,14 +152,14 @@ def served(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, Path]) -
 
 @pytest.fixture
 def house(served: House, tmp_path: Path) -> House:
-    """The same, to be spoilt; its ledger knows the files where they lie now."""
+    """A copy of `served` that a test may change."""
     shutil.copytree(served.root, tmp_path / "house")
     return House(tmp_path / "house")
 
 
 @pytest.fixture
 def again(lungstage: Command, bundles: dict[str, Path]) -> Callable[..., Done]:
-    """Replay over a house's own originals and audit log."""
+    """Replay with the originals and audit log of a house."""
 
     def run(house: House, *more: object, bundle: str = "plain", report: Path | None = None) -> Done:
         asked = ("--inputs", house.inbox, "--state", house.state, "--bundle", bundles[bundle], "--json")
@@ -202,11 +202,11 @@ def test_it_needs_no_audit_log_and_the_settings_may_name_the_rest(
     monkeypatch.setenv("LUNGSTAGE_STATE", str(served.state))
     assert lungstage("replay", served.report).status == 0
     alone = shutil.copy(served.report, tmp_path / "renamed.dcm")
-    assert lungstage("replay", alone, "--json").answer["notes"] == [], "the audit log knows the SEG's hash"
+    assert lungstage("replay", alone, "--json").answer["notes"] == [], "the audit log contains the SEG's hash"
     monkeypatch.delenv("LUNGSTAGE_STATE")
-    assert lungstage("replay", alone).status == 2, "no originals"
+    assert lungstage("replay", alone).status == 2, "the originals are not given"
     note = lungstage("replay", alone, "--inputs", served.inbox, "--json").answer["notes"]
-    assert note == [f"{served.segmentation.name} is not beside the report, so it was not compared."], "and of no page"
+    assert note == [f"{served.segmentation.name} is not beside the report, so it was not compared."], "no page is noted"
     monkeypatch.delenv("LUNGSTAGE_BUNDLE")
     assert lungstage("replay", alone, "--inputs", served.inbox).status == 2, "no bundle"
 
@@ -241,7 +241,7 @@ def test_a_page_drawn_with_something_else_says_with_what(house: House, again: Ca
 def test_a_page_in_other_formats_and_languages_comes_out_too(
     house: House, bundles: dict[str, Path], lungstage: Command
 ) -> None:
-    """What lies beside the report says what was made with it: nothing else does."""
+    """Only the files beside the report show which formats and languages were made."""
     study = ("stage", house.inbox, "--bundle", bundles["plain"], "--out", house.root / "out")
     for language in ("de", "en"):
         assert lungstage(*study, "--format", "pdf,sc,html", "--perturbations", "0", "--language", language).status == 0
@@ -275,7 +275,7 @@ def test_of_two_files_of_one_instance_the_audit_log_knows_the_right_one(
     house: House, again: Callable[..., Done], lungstage: Command, bundles: dict[str, Path]
 ) -> None:
     uid = needed_slice(house)
-    for name in ("a", "z"):  # before and behind the original in the order of paths
+    for name in ("a", "z"):  # before and after the original in the order of paths
         edit(shutil.copytree(house.inbox / "doe-jane", house.inbox / name) / house.file_of(uid).name, touch_a_pixel)
     assert again(house).status == 0
     blind = lungstage("replay", house.report, "--inputs", house.inbox, "--bundle", bundles["plain"], "--json")
@@ -322,7 +322,7 @@ def test_what_the_site_knew_then_stands_in_the_report(
     assert lungstage(*ask).answer["status"] == "reproduced"
 
     def forget(dataset: Dataset) -> None:
-        """As a report without these parameters, by a release before they were written down."""
+        """Remove these parameters, as in reports of releases that did not write them."""
         for group in dataset.ContentSequence:
             for item in group.get("ContentSequence", ()):
                 if "ContentSequence" in item:
@@ -401,7 +401,7 @@ def test_a_region_of_another_study_is_named_under_its_own(
 
 
 def test_slices_that_never_came_are_counted_again(tmp_path: Path, bundles: dict[str, Path], lungstage: Command) -> None:
-    """Even where they have come by now: the report says what it was made without."""
+    """Also if they have arrived since then: the report says which slices were not received."""
     study = identified(rtstruct_study())
     Study([study.slices[k] for k in (0, *range(3, 9))], study.rois).write(tmp_path / "part")
     stage = ("stage", tmp_path / "part", "--bundle", bundles["plain"], "--out", tmp_path / "out", "--json", *ALONE)
@@ -469,7 +469,7 @@ class TestWhatHasChanged:
         assert feature["then"] != feature["now"]
         assert str(feature["then"]) in feature["message"]
         blind = lungstage("replay", house.report, "--inputs", house.inbox, "--bundle", bundles["plain"], "--json")
-        assert "input" in blind.kinds, "without the log, no slice can be named"
+        assert "input" in blind.kinds, "the slice cannot be named without the audit log"
         assert any("in no audit log" in note for note in blind.answer["notes"])
 
     def test_a_position(self, house: House, again: Callable[..., Done]) -> None:
@@ -502,7 +502,7 @@ class TestWhatHasChanged:
         assert done.of("mask")["now"] == 60, "two columns of 15 rows on either side"
         blind = lungstage("replay", house.report, "--inputs", house.inbox, "--bundle", bundles["plain"], "--json")
         assert blind.of("mask")["now"] == 60
-        assert "input" not in blind.kinds, "the mask explains it"
+        assert "input" not in blind.kinds, "the changed mask already explains the difference"
 
     def test_a_roi_object_that_is_gone(self, house: House, again: Callable[..., Done]) -> None:
         next(p for p in house.inbox.rglob("*") if p.is_file() and pydicom.dcmread(p).Modality == "RTSTRUCT").unlink()
@@ -537,7 +537,7 @@ class TestWhatHasChanged:
         assert not any(word in done.out for word in (*SECRETS, "ROE", "RICHARD"))
 
     def test_an_edited_report(self, house: House, again: Callable[..., Done]) -> None:
-        """Of six edits each is named, where it is, and nothing else."""
+        """Each of six edits is named with its place, and nothing else."""
 
         def forge(dataset: Dataset) -> None:
             parts = {item.ConceptNameCodeSequence[0].CodeValue: item for item in dataset.ContentSequence}
@@ -609,12 +609,12 @@ def test_a_report_that_is_not_there_is_unavailable(
     assert lungstage("replay", tmp_path / "SR.dcm", "--inputs", tmp_path, "--bundle", bundles["plain"]).status == 4
 
 
-# The audit log and the story, as the commands tell them
+# The audit log and a job's history, as the commands show them
 
 
 def test_no_name_gets_into_the_audit_log_or_out_of_the_commands(served: House, lungstage: Command) -> None:
     told = "".join(path.read_text() for path in served.state.glob("audit-*.jsonl"))
-    # What a case waits for may name a region in the trade's own words; while it was half copied it waited.
+    # Reasons are left out: a case that was half copied waited, and its reason may name a region by a known word.
     lasting = [{key: value for key, value in json.loads(line).items() if key != "reason"} for line in told.splitlines()]
     assert "GTV-1" not in json.dumps(lasting), "a region's name is free text"
     dumped = lungstage("audit", "dump", "--state", served.state).out

@@ -1,4 +1,4 @@
-"""Warnings on the page: known by their sentences, the gravest first, alike ones folded."""
+"""Warnings on the page are recognised by their sentences, sorted with the most serious first, and grouped."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_a_former_wording_keeps_its_code() -> None:
 
 
 def sentences_of(path: Path) -> str:
-    """All text constants of a module, one after the other; of an f-string what stands between its holes."""
+    """All text constants of a module; of an f-string, the constant parts."""
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 @pytest.mark.parametrize("code", [code for code in GRADES if not code.startswith("covariate")])
 def test_a_warning_that_the_catalogue_knows_is_one_that_arises(code: str) -> None:
-    """A sentence that was reworded where it arises would go unrecognised, and be shown in English."""
+    """A sentence that is only changed in the code is not recognised, and is shown in English."""
     rooms = [*ROOT.glob("dicom/*.py"), *ROOT.glob("staging/*.py"), *ROOT.glob("report/headers.py")]
     said = "\n".join(map(sentences_of, rooms))
     pieces = [piece for piece in re.split(r"\{\w+\}", EN.template(f"caveat.{code}")) if len(piece) > 3]

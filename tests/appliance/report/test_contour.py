@@ -1,4 +1,4 @@
-"""A contour made here as a SEG: what it says of itself, and what other software reads of it."""
+"""A contour made here as a SEG: what it states, and what other software reads from it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_same_contour_is_the_same_object_whenever_it_was_confirmed() -> None
     assert first.content == encode(build_contour(replace(contour))).content
     assert first.sop_instance_uid == second.sop_instance_uid
     assert first.content != second.content
-    assert b"1.2.826.0.1.3680043.10.511" not in first.content  # the root of UIDs that highdicom draws at random
+    assert b"1.2.826.0.1.3680043.10.511" not in first.content  # the root of highdicom's random UIDs
 
 
 def test_whatever_is_confirmed_otherwise_is_another_object() -> None:
@@ -115,7 +115,7 @@ def test_predecessors_are_named_and_do_not_count_as_images(tmp_path: Path) -> No
 
 
 def test_another_s_segmentation_says_nothing_here_whatever_it_refers_to(tmp_path: Path) -> None:
-    """Also one that was made from a contour of ours by other software, which puts in its own name."""
+    """This includes a SEG that other software made from a contour of lungstage under its own name."""
     study = rtstruct_study()
     seg = contour_seg(study.slices, square_mask(), None, [region(study.rois[0])])
     for keyword, value in (("Manufacturer", "Another"), ("ManufacturerModelName", "Viewer")):

@@ -1,4 +1,4 @@
-"""Every sentence, word and code of the descriptors is known where it is said."""
+"""Every sentence, word and code of the descriptors is known to the page and the report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_sentence_is_known_by_its_own_code(code: str) -> None:
 
 @pytest.mark.parametrize("code", SENTENCES)
 def test_a_sentence_that_the_catalogue_knows_is_one_that_is_said(code: str) -> None:
-    """One that was reworded where it is said would go unrecognised, and be shown in English."""
+    """A sentence that is only changed in the code is not recognised, and is shown in English."""
     tree = ast.parse((Path(str(room.__file__)).parent / "describe.py").read_text(encoding="utf-8"))
     constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
     said = "".join(value for value in constants if isinstance(value, str))

@@ -1,4 +1,4 @@
-"""Which names the page can write: from its own font, from the system's, or not at all; boxes never."""
+"""A name is written with the page's font or a system font, or is left out; empty boxes never replace letters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.pages import font_with
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A system with no fonts but those that the test puts there."""
+    """A system that only has the fonts that the test adds."""
     monkeypatch.setattr(fonts, "SYSTEM_FOLDERS", (tmp_path,))
     forget()
     yield tmp_path
@@ -49,7 +49,7 @@ def test_a_font_of_the_system_helps_out_for_what_is_missing_and_no_more(system: 
     assert parted is not None
     assert [run.text for run in parted] == ["Yamada ", "山田", ", T. ", "太郎"]
     assert [run.face is None for run in parted] == [True, False, True, False]
-    assert runs("山田花子") is None, "half a name is another name"
+    assert runs("山田花子") is None, "a part of a name must not be written alone"
 
 
 def test_one_font_must_have_all_of_it(system: Path) -> None:

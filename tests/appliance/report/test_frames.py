@@ -1,4 +1,4 @@
-"""Documents on an Enhanced CT: every reference is to the frame that it is about, as other readers find it."""
+"""In documents on an Enhanced CT, every reference names the right frame, also for other software."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SEGMENT = SegmentReference("1.2.840.10008.5.1.4.1.1.66.4", "1.2.3.7.1", 2)
 def _context(
     folder: Path, study: Study | None = None, **changes: Any
 ) -> tuple[ReportContext, dict[tuple[str, int], list[float]]]:
-    """The context of a report on a study, and the position of every frame in its files."""
+    """The context of a study's report, and the position of every frame in the study's files."""
     study = study or enhanced_rtstruct_study()
     case = the_one_case(assemble(scan([study.write(folder)]).headers))
     _, slices = plan_measurement(case, ROI_RULE, SPEC, settled=True).regions[0]
@@ -79,7 +79,7 @@ def test_the_segmentation_refers_to_the_frames_it_lies_on(tmp_path: Path) -> Non
     assert sorted(source.ReferencedFrameNumber) == sorted(context.frames)
     (instance,) = segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     assert (instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID) == (EnhancedCTImageStorage, uid)
-    assert "2.25" not in str(segmentation.PerFrameFunctionalGroupsSequence)  # no stand-in is left
+    assert "2.25" not in str(segmentation.PerFrameFunctionalGroupsSequence)  # no temporary UID is left
 
 
 def test_highdicom_reads_the_mask_by_the_frames_it_was_drawn_on(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_key_slice_is_a_frame_and_the_evidence_one_image(tmp_path: Path) -> 
 
 
 def test_frames_of_several_files_and_slices_of_their_own_keep_apart(tmp_path: Path) -> None:
-    """Two parts of a concatenation, and slices in the old form between them."""
+    """Two parts of a concatenation, with single-frame slices between them."""
     single = rtstruct_study(reference=False)
     parts = [enhanced(single.slices, order) for order in ((4, 3, 2, 1, 0), (11, 10, 9, 8, 7))]
     study = Study([*parts, *single.slices[5:7]], single.rois)
@@ -148,7 +148,7 @@ def test_frames_of_several_files_and_slices_of_their_own_keep_apart(tmp_path: Pa
 
 
 def test_headers_are_left_as_they_were(tmp_path: Path) -> None:
-    """The report is made of the same headers after the segmentation; no stand-in's UID may stay in them."""
+    """The report is made from the same headers after the SEG, so no temporary UID may stay in them."""
     context, _ = _context(tmp_path)
     headers = source_headers(context)
     before = [header.to_json() for header in headers]
@@ -177,10 +177,10 @@ def test_the_validators_have_nothing_to_say_that_they_do_not_say_of_single_frame
 
 @pytest.mark.slow
 def test_pixelmed_finds_no_error_in_a_report_with_all_that_is_unusual(tmp_path: Path) -> None:
-    """Frames, features that failed, a region of which nothing is known, and another endpoint with covariates."""
+    """Frames, failed features, a region without information, and another endpoint with covariates."""
     context, _ = _context(tmp_path / "study", **BARE)
     _, report = write_both(of_survival(context), tmp_path)
-    # It also wants a value beside the qualifier, which PS3.3 C.18.1 makes needless (zero or one item).
+    # It also requires a value beside the qualifier, which PS3.3 C.18.1 does not (zero or one item).
     known = (*KNOWN_OF_PIXELMED, "Missing value")
     assert [error for error in pixelmed_errors(report) if not any(part in error for part in known)] == []
 

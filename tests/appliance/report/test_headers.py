@@ -1,4 +1,4 @@
-"""The dates and times of every document: one moment, told by one clock, with its offset."""
+"""All dates and times of a document are of one moment, in one time zone, with its offset."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def documents(context: ReportContext, folder: Path) -> list[Dataset]:
 
 
 def told(dataset: Dataset, prefix: str) -> datetime:
-    """A moment as any reader would take it: date, time, and the offset that holds for all of them."""
+    """The moment as a reader understands it: date, time, and the offset of the document."""
     text = f"{dataset[f'{prefix}Date'].value}{dataset[f'{prefix}Time'].value}{dataset.TimezoneOffsetFromUTC}"
     return datetime.strptime(text, "%Y%m%d%H%M%S.%f%z")
 
@@ -51,7 +51,7 @@ def told(dataset: Dataset, prefix: str) -> datetime:
 def test_every_document_tells_one_moment_by_the_clock_of_its_images(
     stated: dict[str, str], expected: str, tmp_path: Path
 ) -> None:
-    """The study's date and time, which are the CT's, stand as they were; ours are the same moment by that clock."""
+    """The study's date and time are copied from the CT; the others give the same moment in the CT's time zone."""
     sources = generated_sources(**stated)
     for written in documents(made_up_context(sources, created=SUMMER), tmp_path):
         assert written.TimezoneOffsetFromUTC == expected
@@ -89,7 +89,7 @@ def test_an_offset_that_is_not_known_or_cannot_be_told_is_left_out(created: date
 
 
 def test_the_hour_that_comes_twice_is_told_apart(tmp_path: Path) -> None:
-    """On the night when summer time ends, 02:30 comes with one offset and an hour later with another."""
+    """When summer time ends, 02:30 occurs twice in the night, with two offsets."""
     first = datetime(2026, 10, 25, 2, 30, 0, 1, CEST)
     for k, created in enumerate((first, (first + timedelta(hours=1)).astimezone(CET))):
         (folder := tmp_path / str(k)).mkdir()
@@ -99,6 +99,6 @@ def test_the_hour_that_comes_twice_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_corrected_offset_makes_another_document() -> None:
-    """UIDs follow from it as from every value that is taken over."""
+    """UIDs follow from the offset as from every copied value."""
     one, other = (generated_sources(1, TimezoneOffsetFromUTC=text)[0] for text in ("+0100", "+0200"))
     assert copied_header(one) != copied_header(other)

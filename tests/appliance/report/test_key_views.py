@@ -1,4 +1,4 @@
-"""Pictures of the tumour: the right way round, at the right size, with the outline where the region is."""
+"""Pictures of the tumour have the right direction and size, and the outline is around the region."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPACING = (3.0, 0.8, 0.8)
 
 
 def patient(shape: tuple[int, int, int] = (20, 90, 100)) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float64]]:
-    """Voxels brighter to the left, the back and the head, in that order of strength; slices from feet to head."""
+    """Voxels get brighter to the left, less to the back and least to the head; slices go from feet to head."""
     z, y, x = np.indices(shape)
     hu = (-1000 + 8 * x + 2 * y + 1 * z).astype(np.int16)
     affine = np.diag([0.0, 0.0, 0.0, 1.0])
@@ -34,7 +34,7 @@ def ball(shape: tuple[int, int, int] = (20, 90, 100)) -> npt.NDArray[np.bool_]:
 def reoriented(
     hu: npt.NDArray[np.int16], affine: npt.NDArray[np.float64], mask: npt.NDArray[np.bool_], flips: tuple[bool, ...]
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """The same patient, stored with some axes the other way round."""
+    """The same patient, stored with some axes reversed."""
     turned = affine.copy()
     for axis, flip in enumerate(flips):
         if flip:
@@ -50,13 +50,13 @@ def test_however_the_slices_are_stored_the_picture_is_the_same(flips: tuple[bool
     usual, turned = key_views(hu, affine, ball()), key_views(*reoriented(hu, affine, ball(), flips))
     for one, other in zip(usual.views, turned.views, strict=True):
         assert one.letters == other.letters
-        # Of planes with equally many voxels the first of the file is taken, so a picture may be of a plane nearby;
-        # were it mirrored, it would differ by a hundred.
+        # If planes have equally many voxels, the first in the file is used. So a picture may be of a plane nearby;
+        # a mirrored picture would differ by a hundred.
         assert np.abs(one.pictures[0].astype(int) - other.pictures[0]).max() <= 8
 
 
 def slopes(view: KeyView) -> tuple[float, float]:
-    """How much brighter it becomes to the right, and downwards."""
+    """How much brighter the picture gets to the right, and downwards."""
     inner = view.pictures[0][100:150, 100:150].astype(float)
     return float(np.diff(inner, axis=1).mean()), float(np.diff(inner, axis=0).mean())
 
@@ -67,10 +67,10 @@ def test_right_is_on_the_left_and_the_head_is_up() -> None:
     assert (axial.letters, coronal.letters, sagittal.letters) == (
         ("R", "L", "A", "P"), ("R", "L", "H", "F"), ("A", "P", "H", "F"),
     )  # fmt: skip
-    assert slopes(axial)[0] > 0  # the left side, which is brighter, is on the right
-    assert slopes(axial)[1] > 0  # and the back below
-    assert slopes(coronal)[1] < 0  # the head up
-    assert slopes(sagittal)[0] > 0  # the back on the right
+    assert slopes(axial)[0] > 0  # the brighter left side is on the right
+    assert slopes(axial)[1] > 0  # the back is below
+    assert slopes(coronal)[1] < 0  # the head is up
+    assert slopes(sagittal)[0] > 0  # the back is on the right
     assert slopes(sagittal)[1] < 0
 
 
@@ -85,7 +85,7 @@ def test_the_axial_picture_is_the_report_s_key_slice() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.4, 1.6), st.floats(0.5, 5.0))
 def test_outlines_enclose_the_region_in_its_own_plane(seed: int, pixel: float, step: float) -> None:
-    """Signed areas of outlines and holes add up to the pixels of the region, in parts of the picture."""
+    """Signed areas of outlines and holes, as shares of the picture, add up to the area of the region."""
     rng = np.random.default_rng(seed)
     mask = np.zeros((9, 24, 22), dtype=bool)
     mask[2:7, 5:18, 4:16] = rng.random((5, 13, 12)) < 0.8

@@ -1,4 +1,4 @@
-"""The outbox: whole or not at all, once, never overwritten."""
+"""The outbox: a document appears whole and once, or not at all, and is never overwritten."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_other_content_under_the_name_is_never_overwritten(tmp_path: Path) -> No
 def test_a_uid_cannot_lead_out_of_the_folder(uid: str) -> None:
     dataset = document("SR", "2.25.1", WHEN)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of these values, as it should
+        warnings.simplefilter("ignore")  # pydicom rightly warns of these values
         dataset.SOPInstanceUID = uid
     with pytest.raises(ValueError, match="file name"):
         encode(dataset)
@@ -133,7 +133,7 @@ def test_only_our_own_leftovers_are_cleaned(tmp_path: Path) -> None:
 
 
 def test_what_another_writer_is_at_is_no_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another daemon starts, and cleans, just while we write."""
+    """Another daemon starts and cleans while this one writes."""
     fsync, cleaned = os.fsync, []
 
     def fsync_and_clean(descriptor: int) -> None:
@@ -184,13 +184,13 @@ def _folder(path: Path, outside: Path) -> None:
 
 
 def _huge(path: Path, outside: Path) -> None:
-    """The document itself, and a terabyte of zeros behind it."""
+    """The document itself, followed by a terabyte of zeros."""
     path.write_bytes(DOCUMENTS[-1].content)
     os.truncate(path, 2**40)
 
 
 def _bomb(path: Path, outside: Path) -> None:
-    """A document that grows a thousandfold when it is read."""
+    """A document that is a thousand times larger when it is read."""
     dataset = document("SR", "2.25.2", WHEN)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.TextValue = "0" * 2**27
@@ -202,7 +202,7 @@ OBSTACLES = [_link, _dangling_link, _hard_link, _fifo, _folder, _huge]
 
 
 def _everything_below(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
-    """What each entry is: its inode, mode, size and, of a short file, its content."""
+    """Inode, mode and size of each entry, and the content of short files."""
     found = {}
     for path in folder.rglob("*"):
         at = path.lstat()
@@ -245,7 +245,7 @@ def test_what_comes_while_a_document_is_written_is_left_alone_too(
     monkeypatch.setattr(outbox.os, "fsync", fsync)
     with within_seconds(5), pytest.raises(OutboxConflictError):
         deliver(DOCUMENTS[-1:], folder)
-    assert _everything_below(tmp_path).items() < before.items()  # what is gone is our own temporary file
+    assert _everything_below(tmp_path).items() < before.items()  # only the writer's temporary file is gone
     assert len(before) == len(_everything_below(tmp_path)) + 1
 
 
@@ -270,10 +270,10 @@ def test_a_temporary_name_that_was_guessed_is_not_written_to(
 def test_a_document_that_is_exchanged_while_it_is_looked_at(
     obstacle: Callable[[Path, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After it has been seen to be a file, and before it is opened."""
+    """The exchange is between the check that it is a file and the opening."""
     (path,) = deliver(DOCUMENTS[-1:], tmp_path)
     outside = tmp_path / "precious"
-    outside.write_bytes(DOCUMENTS[-1].content)  # who may not see it must not be told that it says the same
+    outside.write_bytes(DOCUMENTS[-1].content)  # the outcome must not reveal that a file outside has the same content
     really = os.open
 
     def open_late(name: object, *rest: object, **more: object) -> int:
@@ -303,7 +303,7 @@ def test_a_temporary_name_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest
 
 def test_a_document_that_would_grow_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _bomb(tmp_path / DOCUMENTS[-1].name, tmp_path)
-    monkeypatch.setattr(outbox, "_longest", lambda _: 2**19)  # as for a segmentation, which is long enough for one
+    monkeypatch.setattr(outbox, "_longest", lambda _: 2**19)  # the limit of a SEG, which is large enough for this file
     tracemalloc.start()
     with pytest.raises(OutboxConflictError):
         deliver(DOCUMENTS[-1:], tmp_path)
@@ -314,7 +314,7 @@ def test_a_document_that_would_grow_is_not_read(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_two_writers_never_tear_a_document(tmp_path: Path) -> None:
-    """Each makes the same document at a time of its own, in one folder after another; a reader looks on."""
+    """Two processes write the same document at different times in many folders, while a reader checks them."""
     program = f"""
 import sys
 from datetime import datetime, timedelta

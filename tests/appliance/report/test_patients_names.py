@@ -1,4 +1,4 @@
-"""Patients' names in every character set of DICOM: whole in every document, and drawn or said to be left out."""
+"""Patients' names in all DICOM character sets are whole in documents; the page draws them or says that it cannot."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ NAMES = {
     "ISO 2022 IR 6\\ISO 2022 IR 144": "Люкceмбypг^Пётр", "ISO 2022 IR 6\\ISO 2022 IR 166": "นามสกุล^ชื่อ",
 }  # fmt: skip
 
-# And one for which pydicom 3.0 writes no escape sequence.
+# A character set for which pydicom 3.0 writes no escape sequence.
 AS_BYTES = {"ISO 2022 IR 6\\ISO 2022 IR 100": ("Buc^Jérôme", b"Buc^\x1b-AJ\xe9r\xf4me ")}
 
 
 def named(sets: str, name: str | bytes) -> tuple[Dataset, ...]:
-    """Slices that bear a name in a character set; bytes stand in the file as they are."""
+    """Slices with a name in a character set; bytes are written to the file unchanged."""
     stand_in = "X" * len(name)
     sources = generated_sources(
         3, SpecificCharacterSet=sets.split("\\"), PatientName=name if isinstance(name, str) else stand_in
@@ -78,7 +78,7 @@ def test_every_document_bears_it_and_the_page_shows_it_or_says_that_it_cannot(
 
 
 def test_a_name_of_a_script_that_comes_with_the_page_is_always_drawn() -> None:
-    """Latin and Cyrillic need no font of the system."""
+    """Latin and Cyrillic names need no system font."""
     for sets in ("ISO_IR 6", "ISO_IR 100", "ISO_IR 101", "ISO_IR 110", "ISO_IR 144", "ISO_IR 148"):
         sources = generated_sources(1, SpecificCharacterSet=sets, PatientName=NAMES[sets])
         context = page_context(generated_sources())
@@ -94,7 +94,7 @@ def test_a_name_of_a_script_that_comes_with_the_page_is_always_drawn() -> None:
     ],
 )  # fmt: skip
 def test_a_name_that_pydicom_cannot_read_is_said_and_none_is_made_up(sets: str, name: bytes, tmp_path: Path) -> None:
-    """It takes Latin-9 for Latin-1, whose letters are others, and leaves escape sequences among Chinese characters."""
+    """pydicom reads Latin-9 as Latin-1, with wrong letters, and leaves escape sequences in Chinese names."""
     sources = named(sets, name)
     (told,) = warnings_of_text(sources[0])
     assert "Patient's Name" in told

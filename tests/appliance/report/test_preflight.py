@@ -1,4 +1,4 @@
-"""The rules on a report: ours hold them all, and each rule is broken by what it is about."""
+"""The rules on a report: lungstage's reports keep all of them, and each rule finds its own fault."""
 
 from __future__ import annotations
 

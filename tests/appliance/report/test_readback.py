@@ -1,4 +1,4 @@
-"""A report read back: what it says of itself, in the layout of every release that wrote any."""
+"""Reports are read back correctly, in the layout of every release."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_failed_feature_comes_back_as_none(tmp_path: Path) -> None:
 
 
 def test_contributions_in_any_order_leave_each_feature_its_own_value(tmp_path: Path) -> None:
-    """They are written by weight, and that is not the order of the measurements."""
+    """Contributions are written by size, not in the order of the measurements."""
     context = made_up_context(generated_sources())
     for sign in (1, -1):
         shares = {name: sign * (k + 1.0) for k, name in enumerate(FEATURES)}
@@ -48,7 +48,7 @@ def test_contributions_in_any_order_leave_each_feature_its_own_value(tmp_path: P
 
 @pytest.mark.parametrize("path", sorted(FIRST_RELEASE.glob("SR-*.dcm")), ids=lambda path: path.name[:12])
 def test_the_first_release_s_reports_are_still_understood(path: Path) -> None:
-    """Its contributions stand in the measurements' order and name them: another way to the same."""
+    """Contributions are in the order of the measurements there, and name them."""
     account = read_back(path).account
     report = pydicom.dcmread(path)
     items = [item for item in _every(report) if item.ValueType == "NUM"]

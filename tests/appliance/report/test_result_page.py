@@ -1,4 +1,4 @@
-"""The result page: what it says and in which order, on one sheet whatever comes, and the same bytes again."""
+"""The result page: its content and order. It always fits on one sheet, and is repeated with the same bytes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def bundle(**changes: Any) -> Any:
 
 
 def lumps() -> tuple[Any, Any]:
-    """Two cavities, one at the edge of the image, on thick slices: about which much must be said."""
+    """Two cavities on thick slices, one at the edge of the image. They need many warnings."""
     z, y, x = np.indices((24, 64, 64))
     near, far = (np.hypot(np.hypot((z - c) * 4.0, y - 30), x - d) for c, d in ((8, 12), (18, 50)))
     mask = (near < 14) | (far < 8)
@@ -76,7 +76,7 @@ def lumps() -> tuple[Any, Any]:
 
 
 def lines_of(pdf: bytes, text: str) -> list[float]:
-    """How high above the sheet's lower edge, in points, each place lies at which a text begins."""
+    """The height above the sheet's lower edge, in points, of each place where a text begins."""
     document = pypdfium2.PdfDocument(pdf)
     try:
         page = document[0].get_textpage()
@@ -174,13 +174,13 @@ class TestWhatItSays:
 
     @pytest.mark.parametrize("language", LANGUAGES)
     def test_no_plain_words_are_cut_short(self, language: Language) -> None:
-        """They say which way a value lies; it is the technical name behind them that gives way."""
+        """The plain words say in which direction a value differs; if space is short, the technical name is cut."""
         say, sheet = Translator(language), Sheet("plain words", language, CREATED)
         qualities = sorted({code for quality in QUALITIES.values() for code in (quality.high, quality.low)})
         told = [say("degree.any", quality=say(f"quality.{code}")) for code in qualities]
         for line, words in enumerate(told):
             sheet.text(10, 10 + 4 * line, words, Style(8.5), within=WORDS)
-        assert len(told) * 4 < 280, "all are on the sheet"
+        assert len(told) * 4 < 280, "all words must be on the sheet"
         drawn = " ".join(text_of(sheet.drawing().pdf).split())
         assert [words for words in told if words not in drawn] == []
 
@@ -241,7 +241,7 @@ class TestNames:
         specific = charset.split("\\") if "\\" in charset else charset
         sources = generated_sources(SpecificCharacterSet=specific, PatientName=name)
         page = result_page(page_context(sources), "en")
-        if charset == "ISO_IR 126":  # Greek letters are in the page's own font, as far as it goes
+        if charset == "ISO_IR 126":  # the page's own font has some Greek letters
             shown = "Διονυσιος" if fonts.runs("Διονυσιος") else None
         assert page.heading.patient[0] == (shown or "(name cannot be displayed)")
         left_out = shown is None or "=" in name
@@ -262,7 +262,7 @@ class TestNames:
         drawing = page_pdf(page)
         assert any(text.startswith(font.name) for text in drawing.made_with)
         plain = page_pdf(result_page(page_context(generated_sources(PatientName="Yamada^Tarou")), "en"))
-        strip = slice(40, 52)  # in points from the top: the line of the patient
+        strip = slice(40, 52)  # the line of the patient, in points from the top
         assert (pixels_of(drawing.pdf)[strip] < 90).sum() > (pixels_of(plain.pdf)[strip] < 90).sum() + 100
 
     @settings(max_examples=12, deadline=None)
@@ -287,7 +287,7 @@ class TestNames:
 
 
 class TestKeySlice:
-    """Who looks at the picture of the slice alone still knows what must be known of it."""
+    """The picture of the slice contains what its viewer must know."""
 
     @pytest.mark.parametrize("language", LANGUAGES)
     @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ class TestKeySlice:
         for said in (page.heading.notice.upper(), page.headline, page.doubt, page.probability, page.worth_in_short):
             assert said
             assert " ".join(said.split()) in text
-        assert bool(page.doubt), "one measurement is outside in any case"
+        assert bool(page.doubt), "one measurement is always outside the range"
         assert page.doubt not in text_of(key_slice_pdf(dataclasses.replace(page, doubt="")).pdf)
 
 
@@ -323,7 +323,7 @@ class TestBytes:
             outbox.deliver(documents, tmp_path)
         assert len(list(tmp_path.iterdir())) == len(documents) == 4
         other = page_documents(page_context(created=CREATED, warnings=("Another.",)), options)
-        assert {one.name for one in other} == {one.name for one in documents}, "the made-up identity is the same"
+        assert {one.name for one in other} == {one.name for one in documents}, "the invented identity is the same"
 
     def test_a_page_of_another_patient_under_the_same_name_is_a_conflict(self, tmp_path: Path) -> None:
         options = DocumentOptions(("sr", "pdf"))
@@ -334,7 +334,7 @@ class TestBytes:
     @pytest.mark.parametrize("language", LANGUAGES)
     @pytest.mark.parametrize("is_long", [False, True])
     def test_descriptors_fit_a_long_page_and_a_short_one(self, is_long: bool, language: Language) -> None:
-        """Nothing runs into the foot: the last row stands above the rule that begins it."""
+        """The last row is above the line where the foot begins."""
         long = {
             "result": result(robustness=Robustness(30, 30, (0.4, 0.9), 0.8)),
             "warnings": tuple(f"Something unheard of that takes {'a long time to tell ' * 3}, {n}." for n in range(30)),
@@ -354,7 +354,7 @@ class TestBytes:
         assert len(pdf) < 400_000
         page = pixels_of(pdf)
         assert page.shape == (842, 596)
-        assert (page[0:20] < 40).mean() > 0.8, "the notice stands white on black"
+        assert (page[0:20] < 40).mean() > 0.8, "the notice is white on black"
 
 
 @pytest.fixture(scope="module")
@@ -402,7 +402,7 @@ class TestObjects:
             assert {str(item.ReferencedSOPClassUID) for item in dataset.SourceImageSequence} == {CTImageStorage}
         assert (page.Rows, page.Columns) == (1754, 1241)
         red, green, blue = (key.pixel_array[..., k].astype(int) for k in range(3))
-        assert ((red > 200) & (green > 150) & (blue < 100)).sum() > 200, "the outline, in colour"
+        assert ((red > 200) & (green > 150) & (blue < 100)).sum() > 200, "the outline is in colour"
 
     def test_dciodvfy_finds_nothing_new(self, written: Any) -> None:
         _, _, folder = written

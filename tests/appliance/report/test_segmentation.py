@@ -46,7 +46,7 @@ def test_mask_survives(orientation: tuple[float, ...], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rows", "columns"), [(24, 32), (23, 31), (201, 204), (3, 8), (9, 3), (1, 1)])
 def test_every_frame_begins_with_a_byte_of_its_own(rows: int, columns: int, tmp_path: Path) -> None:
-    """Orthanc, OHIF and Weasis look for it there, which bits that follow one another without a gap are not."""
+    """Orthanc, OHIF and Weasis expect each frame to begin at a byte, although DICOM packs bits without a gap."""
     sources = generated_sources()
     for source in sources:
         source.Rows, source.Columns = rows, columns
@@ -101,7 +101,7 @@ def test_every_uid_is_derived() -> None:
     first = reread(build_segmentation(context)).to_json()
     other = build_segmentation(replace(context, identity="ef" * 32))
     assert other.DimensionOrganizationSequence[0].DimensionOrganizationUID not in first
-    assert "1.2.826.0.1.3680043.10.511" not in first  # the root of UIDs that highdicom draws at random
+    assert "1.2.826.0.1.3680043.10.511" not in first  # the root of highdicom's random UIDs
 
 
 def test_key_slice_is_the_largest() -> None:
@@ -123,7 +123,7 @@ def test_contour_ignores_holes_and_smaller_parts() -> None:
     region = np.zeros((9, 9), bool)
     region[1:6, 1:6] = True
     region[3, 3] = False
-    region[6, 6] = True  # touches at a corner only
+    region[6, 6] = True  # only touches at a corner
     corners = outer_contour(region)
     assert len(corners) == 5
     assert enclosed_area(corners) == 25

@@ -1,4 +1,4 @@
-"""What a report says in words: short, true of the numbers beside them, and in the words of the bundle's endpoint."""
+"""The sentences of a report are short, agree with the numbers beside them, and use the words of the endpoint."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_contribution_of_nothing_moves_to_neither_side() -> None:
 
 @given(st.lists(st.floats(-3, 3) | st.just(np.nan), min_size=len(FEATURES), max_size=len(FEATURES)))
 def test_report_and_page_compare_a_tumour_in_the_same_words(values: list[float]) -> None:
-    """Whatever was measured, the same comparison in the same order, and the direction that the page's bar has."""
+    """For any values, report and page give the same comparisons in the same order and direction."""
     context = page_context(features=FeatureVector(FEATURES, np.array(values)), cohort=cohort())
     rows = result_page(context, "en").rows
     told = [*sentences.contributions(context.report)]

@@ -1,4 +1,4 @@
-"""highdicom's table of DICOM's modules: found one by one, the same, and never read whole."""
+"""highdicom's table of DICOM modules: single modules are read with the same content, never the whole table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_module_is_what_highdicom_would_have_read() -> None:
     ["report.build_segmentation(context)", "report.build_report(context, report.SegmentReference('1.2', '1.2.3', 1))"],
 )
 def test_no_document_has_the_table_read_whole(first: str) -> None:
-    """In a process of its own, as another test's use of highdicom would have read it."""
+    """In a separate process, because another test may already have read the table."""
     program = (
         "from highdicom import _standard_utils, base, image\n"
         "whole = _standard_utils.get_module_attribute_map\n"

@@ -1,4 +1,4 @@
-"""The structured report: what it says, that it says it for ever in the same bytes, and that others can read it."""
+"""The structured report: its content, that it is repeated with the same bytes, and that other software reads it."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class TestContent:
             (number,) = item.MeasuredValueSequence
             assert number.FloatingPointValue == value
             assert float(number.NumericValue) == pytest.approx(value, rel=5e-6)
-            assert len(str(number.NumericValue)) <= 13  # six digits, and no more
+            assert len(str(number.NumericValue)) <= 13  # not more than six digits
             concept = CONCEPTS[name]
             assert item.ConceptNameCodeSequence[0].CodeValue == concept.concept.value
             assert number.MeasurementUnitsCodeSequence[0].CodeValue == concept.unit
@@ -242,7 +242,7 @@ class TestContent:
         assert [item.TextValue for item in _named(sound, WARNING.value)] == []
         told = [item.TextValue for item in _named(sound, RESULT.value)[0].ContentSequence]
         assert told[-1].startswith("No warnings.")
-        assert "No warnings" not in _notices(self.report), "where there are some"
+        assert "No warnings" not in _notices(self.report), "this report has warnings"
 
     def test_the_first_number_says_probability_and_research(self) -> None:
         first = next(item for item in _items(_named(self.report, "126010")[0]) if item.ValueType == "NUM")
@@ -274,7 +274,7 @@ def _notices(report: Dataset) -> str:
 
 
 def _with(context: ReportContext, **changes: Any) -> ReportContext:
-    """The same context, its result or bundle changed."""
+    """The same context with a changed result or bundle."""
     result = {k: v for k, v in changes.items() if k in StagingResult.__slots__}
     bundle = {k: v for k, v in changes.items() if k in BundleIdentity.__slots__}
     return replace(
@@ -322,12 +322,12 @@ def test_covariates_are_stated_with_their_contributions() -> None:
         if _named(item, COVARIATE.value)
     }
     assert told == {"age": 0.5, "sex": 0.0, "histology": -0.25}
-    assert len(_named(report, FEATURE.value)) == 15 + 15, "with a contribution, and with a variation"
+    assert len(_named(report, FEATURE.value)) == 15 + 15, "15 with a contribution and 15 with a variation"
     assert "Covariates" not in _notices(reread(build_report(context, SEGMENT)))
 
 
 class TestAnotherEndpoint:
-    """A model of something else than the stage never speaks of one."""
+    """A model for another endpoint than the stage never mentions a stage."""
 
     @pytest.mark.parametrize("stage", list(Stage))
     def test_nowhere_the_word(self, stage: Stage, tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ class TestAnotherEndpoint:
             prevalence=0.25, name="survival", intended_use="Research on survival.",
         )  # fmt: skip
         for path in write_both(context, tmp_path):
-            # Every text of the object, but the product's own name and the scheme that bears it.
+            # All texts of the object, without the product's name, which a coding scheme also contains.
             text = pydicom.dcmread(path).to_json().lower().replace("lungstage", "")
             assert "stag" not in text
         report = pydicom.dcmread(tmp_path / "sr.dcm")
@@ -463,7 +463,7 @@ class TestReproducibility:
 
 
 class TestSources:
-    """Headers as they come: rich, poor and wrong."""
+    """Headers of all kinds: complete, incomplete and wrong."""
 
     def test_name_survives_but_is_told_to_no_one(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
@@ -471,7 +471,7 @@ class TestSources:
         caplog.set_level(0)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            # highdicom warns of names of a single component, and quotes them.
+            # highdicom's warning about names with one component quotes the name.
             paths = write_both(made_up_context(generated_sources(PatientName="Müllerßön")), tmp_path)
         said = capfd.readouterr()
         for text in (said.out, said.err, caplog.text, *(str(warning.message) for warning in caught)):
@@ -512,7 +512,7 @@ class TestSources:
     def test_values_that_dicom_forbids_are_left_out(self, keyword: str, vr: str, wrong: str) -> None:
         sources = generated_sources()
         tag = Tag(keyword)
-        for source in sources:  # as a reader finds it on disk
+        for source in sources:  # as it is read from disk
             source._dict[tag] = RawDataElement(tag, vr, len(wrong), wrong.encode("latin-1"), 0, False, True)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -532,7 +532,7 @@ class TestSources:
             for keyword in ("PatientName", "PatientID", "PatientSex", "StudyID", "StudyDate", "ReferringPhysicianName"):
                 assert dataset[keyword].is_empty
         report = hd.sr.srread(tmp_path / "sr.dcm")
-        assert not _named(report, "112225")  # no slice thickness is made up
+        assert not _named(report, "112225")  # no slice thickness is invented
 
     def test_deidentification_is_handed_on(self) -> None:
         method = Dataset()
@@ -609,7 +609,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     else:
         sources = generated_sources(orientation=OBLIQUE) if kind == "oblique" else generated_sources()
         sources[0].save_as(folder / "ct.dcm", enforce_file_format=True)
-    # "failed" has every exception: also a source that says neither what the region is nor where it lies.
+    # "failed" has all exceptions, also a source that gives neither kind nor site of the region.
     context = made_up_context(sources, **(BARE if kind == "failed" else {}))
     if kind == "survival":
         context = of_survival(context)
@@ -658,7 +658,7 @@ class TestValidators:
         assert f"{name}: 81.2 %" in text
         for feature in FEATURES:
             assert re.search(rf"{re.escape(CONCEPTS[feature].concept.meaning)}: (-?[\d.]|empty)", text)
-        assert "Inferred from" not in text  # what stands in a footnote, without a name
+        assert "Inferred from" not in text  # a viewer shows such content in a footnote, without a name
 
     def test_dcmqi_reads_the_values_back(self, written: tuple[str, Path]) -> None:
         kind, folder = written

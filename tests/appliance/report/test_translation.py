@@ -1,4 +1,4 @@
-"""The catalogues: every language says everything that English says, with the same place-holders."""
+"""The catalogues: every language has all messages of the English one, with the same placeholders."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_language_says_all_of_it(language: Language) -> None:
 
 
 def test_codes_that_the_code_uses_are_there_and_no_others() -> None:
-    """Codes that are composed are those of qualities, degrees, warnings, views, windows, answers and so on."""
+    """Composed codes are those of qualities, degrees, warnings, views, windows, answers and so on."""
     literal: set[str] = set()
     for path in ROOM.glob("*.py"):
         literal |= {

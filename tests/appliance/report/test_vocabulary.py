@@ -28,7 +28,7 @@ CONTEXT_GROUPS = {
     "ngtdm": codes.cid7500,
 }
 
-# Where PyRadiomics' own table of codes is wrong or silent.
+# Features with a wrong or missing code in PyRadiomics' own table.
 OFTEN_MISTAKEN = {
     "glcm_Idm": "WF0Z", "glcm_Idmn": "1QCO", "glcm_Idn": "NDRX", "glcm_Id": "IB1Z", "glcm_Autocorrelation": "QWB0",
     "glcm_Imc1": "R8DG", "glcm_Imc2": "JN9H", "glszm_SmallAreaLowGrayLevelEmphasis": "5RAI",
@@ -101,7 +101,7 @@ def test_statistics_of_attenuation_are_derived_from_it() -> None:
 
 
 def _power(name: str) -> tuple[int, int]:
-    """Powers of millimetre and Hounsfield unit that a feature scales with."""
+    """The powers of mm and HU in the unit of a feature."""
     group, feature = name.removeprefix("original_").split("_")
     if group == "shape":
         if feature in ("Elongation", "Flatness", "Sphericity"):

@@ -1,4 +1,4 @@
-"""Contours of other hands: distances exactly, displacements within their bounds, and the same for ever."""
+"""Contours as other persons might draw them: exact distances, displacements within limits, always repeatable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ball(radius: float, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), r
 @given(arrays(bool, (4, 5, 5)).filter(lambda mask: mask.any() and not mask.all()), st.sampled_from([1.0, 2.5]))
 @settings(max_examples=60, deadline=None)
 def test_distance_is_that_to_the_nearest_voxel_of_the_other_kind(mask: contours.Mask, slice_step: float) -> None:
-    """Held to every pair of voxels: from a centre to the nearest point of a box."""
+    """Compared with every pair of voxels: the distance from a centre to the nearest point of a box."""
     spacing, furthest = (slice_step, 0.7, 1.1), 3.0
     steps = np.array(spacing)
     for kind in (mask, ~mask):
@@ -53,10 +53,10 @@ def test_a_displacement_is_smooth_and_of_unit_variance() -> None:
     values = np.array(fields)
     assert abs(values.mean()) < 0.1
     assert values.std() == pytest.approx(1, abs=0.08)
-    assert values.std(axis=0).max() < 1.6  # everywhere, not on average alone
+    assert values.std(axis=0).max() < 1.6  # everywhere, not only on average
     assert values.std(axis=0).min() > 0.5
     steps = np.diff(values, axis=3)
-    assert np.abs(steps).max() < 0.6  # no jump: 0.8 mm is a tenth of the way between knots; of white noise it is 5
+    assert np.abs(steps).max() < 0.6  # no jump: 0.8 mm is a tenth of the distance between knots; white noise gives 5
 
 
 @given(st.integers(0, 10_000), st.floats(-2.2, 2.2), st.sampled_from([4.0, 7.0, 15.0]), st.sampled_from([5.0, 15.0]))
@@ -88,7 +88,7 @@ def test_where_the_map_lies_in_the_volume() -> None:
     surface = contours.surface_of(mask, (1.0, 1.0, 1.0), 3.0)
     assert surface.start == (-4, -2, 6)
     assert surface.distance.shape == (12, 15, 18)
-    inside = surface.distance[4:, 2:, :] < 0  # what of the map lies in the volume
+    inside = surface.distance[4:, 2:, :] < 0  # the part of the map within the volume
     assert (inside == mask[: inside.shape[0], : inside.shape[1], 6:24]).mean() > 0.97
     assert (surface.distance[:4] > 0).all()
     assert surface.voxels == mask.sum()
@@ -96,7 +96,7 @@ def test_where_the_map_lies_in_the_volume() -> None:
 
 class TestChance:
     def test_repeats_itself_on_every_machine(self) -> None:
-        """Pinned: were it another, no report could be made again."""
+        """The numbers are fixed: with others, no report could be made again."""
         assert Chance(b"a", b"b").normal(3).tolist() == PINNED
 
     def test_follows_from_all_of_the_content(self) -> None:

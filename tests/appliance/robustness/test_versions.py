@@ -1,4 +1,4 @@
-"""Perturbed versions as a whole: what they follow from, what is left out and said, and what they never touch."""
+"""Perturbed versions: what they depend on, what is left out and counted, and what they never change."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def measured(
     own: slice = slice(None),
     **more: Any,
 ) -> tuple[Versions, npt.NDArray[np.float64]]:
-    """The versions, and the features of the case itself, whose reference volume are the slices `own`."""
+    """The versions and the features of the case itself; the slices `own` are its reference volume."""
     affine = np.diag([0.8, 0.8, 2.5, 1.0])[:, [2, 1, 0, 3]]
     volume = hd.Volume(around.image[own], affine, coordinate_system="PATIENT")
     roi = extract.place_on_grid(volume, around.mask[own], spec)
@@ -70,7 +70,7 @@ def test_versions_lie_around_the_case_and_repeat_themselves(spec: ExtractionSpec
     assert found.values.tobytes() == again.values.tobytes()
     volume, roundness = found.values[:, 0] / values[0], found.values[:, 1]
     assert volume.min() < 0.95 < 1.05 < volume.max()
-    assert (roundness < values[1]).mean() > 0.8  # of a ball no other hand draws a rounder one
+    assert (roundness < values[1]).mean() > 0.8  # no other contour of a ball is rounder
     assert ((found.dice >= 0.8) & (found.dice < 1)).all()
     assert (found.unknown, found.fewer, found.left_out) == (None, 0, {})
     assert found.noise_hu == pytest.approx(NOISE, rel=0.15)
@@ -91,9 +91,9 @@ def test_they_follow_from_pixels_region_and_distance() -> None:
 
 @pytest.mark.parametrize("spec", [NATIVE, RESAMPLED])
 def test_slices_beyond_change_no_version_that_is_measured_without_them(spec: ExtractionSpec) -> None:
-    """Neither another one's random numbers, nor the grid that it is measured on."""
+    """Such a version keeps its random numbers and its grid."""
     whole = tumour(slices=18)
-    own = slice(3, 15)  # the region lies on slices 4 to 13
+    own = slice(3, 15)  # the region lies within these slices
     assert np.flatnonzero(whole.mask.any(axis=(1, 2)))[[0, -1]].tolist() == [5, 12]
     cut = replace(whole, image=whole.image[own], mask=whole.mask[own])
     short = slice(5 - spec.margin_slices, 13 + spec.margin_slices)
@@ -103,7 +103,7 @@ def test_slices_beyond_change_no_version_that_is_measured_without_them(spec: Ext
         replace(cut, before=short.start - own.start), spec, own=slice(short.start - 3, short.stop - 3)
     )
     without, _ = measured(bare, spec)
-    assert np.allclose(with_all.values, with_some.values, rtol=1e-3)  # an HU may be cut otherwise
+    assert np.allclose(with_all.values, with_some.values, rtol=1e-3)  # an HU may be rounded differently
     assert np.array_equal(with_all.values[:, :2], with_some.values[:, :2])
     assert with_all.left_out == {}
     assert 0 < without.left_out[LeftOut.SLICES] == len(with_all.values) - len(without.values)
@@ -187,7 +187,7 @@ class TestNoise:
     def test_is_measured_where_it_is_homogeneous(self) -> None:
         random = np.random.default_rng(5)
         image = 40 + 25 * random.standard_normal((6, 120, 120))
-        image[:, :, 40:] -= 850 * (np.arange(80) % 20 < 3)  # vessels the other way round
+        image[:, :, 40:] -= 850 * (np.arange(80) % 20 < 3)  # inverted vessels
         assert images.noise_level(image.astype(np.int16)) == pytest.approx(25, rel=0.12)
 
     def test_is_not_known_of_lung_alone(self) -> None:
@@ -230,6 +230,6 @@ class TestSummary:
         assert variation(np.array([-1.0, -2.0, -3.0])) == pytest.approx(0.5)
         assert variation(np.array([5.0, 5.0])) == 0.0
         assert variation(np.array([0.0, 0.0])) == 0.0
-        assert variation(np.array([-1.0, 1.0, 0.1])) is None  # around zero
+        assert variation(np.array([-1.0, 1.0, 0.1])) is None  # not defined for values around zero
         assert variation(np.array([np.nan, np.nan, 1.0])) is None
         assert variation(np.array([np.nan, 1.0, 2.0, 3.0])) == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""The service of an installation: what the unit names, what is refused, and that data outlive it."""
+"""The service of an installation: what the unit names, what is refused, and that uninstalling deletes no data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONFIG = "etc/lungstage/lungstage.toml"
 
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As from a wheel in /opt, wherever the tests run from."""
+    """Simulate an installation from a wheel in /opt."""
     monkeypatch.setattr(installation, "this_installation", lambda: (PROGRAM, PYTHON))
 
 
@@ -116,7 +116,7 @@ def test_it_is_installed_once_and_again_without_a_change(tmp_path: Path) -> None
     (tmp_path / CONFIG).write_text(settings + "\n# the site's own\n")
 
     again = call("install-service", "--root", tmp_path)
-    assert again.stdout.splitlines()[0] == "write /etc/systemd/system/lungstage.service", "nothing else is to be done"
+    assert again.stdout.splitlines()[0] == "write /etc/systemd/system/lungstage.service", "only the unit changes"
     assert (tmp_path / UNIT).read_text() == text
     assert (tmp_path / CONFIG).read_text().endswith("# the site's own\n")
     assert study.read_bytes() == b"a study"
@@ -157,7 +157,7 @@ def test_the_gateway_is_a_service_where_it_is_asked_for_with_settings_that_can_b
     config.write_text(config.read_text() + "# the site's own\n")
     assert call("install-service", "--root", tmp_path).exit_code == 0
     assert config.read_text().endswith("# the site's own\n")
-    assert (tmp_path / GATEWAY).exists(), "it stays a service"
+    assert (tmp_path / GATEWAY).exists(), "the gateway stays a service"
     assert call("uninstall-service", "--root", tmp_path).exit_code == 0
     assert not (tmp_path / GATEWAY).exists()
 
@@ -180,7 +180,7 @@ def test_it_goes_by_the_settings_that_are_there(tmp_path: Path) -> None:
     assert call("install-service", "--root", tmp_path, "--config", "/etc/ct.toml", "--user", "ct").exit_code == 0
     said = lines_of((tmp_path / UNIT).read_text())
     assert (said["User"], said["RequiresMountsFor"]) == ("ct", "/data/in /data/out")
-    assert said["ReadWritePaths"] == "/data/out /data/.lungstage-out", "the state folder that follows from the outbox"
+    assert said["ReadWritePaths"] == "/data/out /data/.lungstage-out", "the outbox and the default state folder for it"
     assert not (tmp_path / CONFIG).exists()
 
 
@@ -213,7 +213,7 @@ def test_on_the_host_user_and_systemd_come_in(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("command", ["install-service", "uninstall-service"])
 class TestHost:
-    """Without root or systemd nothing is tried."""
+    """Without root or systemd the command does nothing."""
 
     def test_without_systemd(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Path, "is_dir", lambda self: False)
@@ -242,7 +242,7 @@ def test_uninstalled_it_leaves_all_but_the_unit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["install-service", "uninstall-service"])
 def test_a_unit_of_somebody_elses_is_left(command: str, tmp_path: Path) -> None:
     (tmp_path / UNIT).parent.mkdir(parents=True)
-    (tmp_path / UNIT).symlink_to("/dev/null")  # as systemctl mask leaves it
+    (tmp_path / UNIT).symlink_to("/dev/null")  # as `systemctl mask` does
     done = call(command, "--root", tmp_path)
     assert isinstance(done.exception, ServiceError)
     assert "lungstage did not write" in str(done.exception)
@@ -252,7 +252,7 @@ def test_a_unit_of_somebody_elses_is_left(command: str, tmp_path: Path) -> None:
 def test_systemd_takes_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
-    program = shutil.which("true")  # systemd looks whether the program is there
+    program = shutil.which("true")  # systemd checks that the program exists
     assert program is not None
     monkeypatch.setattr(installation, "this_installation", lambda: (Path(program), PYTHON))
     assert call("install-service", "--page", "--root", tmp_path).exit_code == 0

@@ -1,4 +1,4 @@
-"""Text that cannot be decoded: no report repeats what it seems to say, and every report and refusal says why."""
+"""Text that cannot be decoded is in no report, and every report and refusal says why."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.studies import AROUND, Study, rtstruct_study, seg_study
 __all__ = ["bundle"]  # a fixture
 
 GBK = "张三".encode("gbk")
-STAND_IN = "XQXQ"  # as many bytes
+STAND_IN = "XQXQ"  # the same number of bytes
 NO_SET, UTF_8 = "", "ISO_IR 192"
 
 
 def written(study: Study, folder: Path, value: bytes = GBK, sets: str = NO_SET) -> Path:
-    """Write a study with these bytes in the place of :data:`STAND_IN`, and that character set named."""
+    """Write a study with these bytes instead of :data:`STAND_IN`, and with that character set."""
     for dataset in (*study.slices, *study.rois):
         dataset.SpecificCharacterSet = sets
     for path in study.write(folder).iterdir():
@@ -62,7 +62,7 @@ def _label(study: Study) -> Study:
     ("make", "value"),
     [
         (lambda: _gtv(rtstruct_study()), GBK),
-        (lambda: _gtv(rtstruct_study()), b"\xa0\xa0\xa0\xa0"),  # which Latin-1 has as blanks
+        (lambda: _gtv(rtstruct_study()), b"\xa0\xa0\xa0\xa0"),  # blanks in Latin-1
         (lambda: _label(seg_study()), GBK),
     ],
     ids=["RTSTRUCT", "RTSTRUCT, blank", "SEG with a code"],

@@ -1,4 +1,4 @@
-"""Contours of other tools taken over: which part is meant is a person's to say, and nothing is written by halves."""
+"""Contours of other tools are taken over: a person chooses the part, and a refusal writes nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.studies import Study, rtstruct_study, seg_study, square_mask,
 
 
 def _nodules() -> npt.NDArray[np.bool_]:
-    """The square, one of 12 voxels further up, and a speck on its own slice."""
+    """The square, a part of 12 voxels further up, and one voxel on another slice."""
     mask = square_mask()
     mask[1, 2:5, 40:44] = True
     mask[11, 36, 3] = True
@@ -37,7 +37,7 @@ def _nodules() -> npt.NDArray[np.bool_]:
 
 
 def _tool_s_seg(study: Study, masks: dict[str, npt.NDArray[np.bool_]]) -> pydicom.Dataset:
-    """A SEG as an auto-segmentation tool writes one: AUTOMATIC, codes of its own."""
+    """A SEG as from an auto-segmentation tool: AUTOMATIC, with other codes."""
     segments = [
         hd.seg.SegmentDescription(
             segment_number=k,
@@ -91,7 +91,7 @@ def test_several_parts_are_listed_and_none_is_picked(ct: Path, seg: Path, tmp_pa
     assert (answer["status"], answer["reason"]["code"]) == ("refused", "roi_ambiguous")
     assert [part["voxels"] for part in answer["components"]] == [int(square_mask().sum()), 12, 1]
     assert [part["volume_mm3"] for part in answer["components"]] == pytest.approx([n * 3.75 for n in (1440, 12, 1)])
-    # By hand: slice 1, rows 2 to 4, columns 40 to 43; 3 × 1 × 1.25 mm, from (-21.25, 33.5, -120) on.
+    # Computed by hand: slice 1, rows 2 to 4, columns 40 to 43; 3 × 1 × 1.25 mm, from (-21.25, 33.5, -120) on.
     assert answer["components"][1]["centre"] == pytest.approx([-21.25 + 41.5 * 1.25, 33.5 + 3, -120 + 3])
     assert "--component" in answer["reason"]["message"]
     assert "2: centre (30.6, 36.5, -117.0) mm, 0.04 ml" in answer["reason"]["message"]

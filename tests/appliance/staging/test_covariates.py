@@ -1,4 +1,4 @@
-"""Covariates: read wherever they stand, never guessed, and never told to anybody but the report."""
+"""Covariates are read from header and table, never guessed, and only given in the report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENTRIES = tuple(
 
 
 def header(**elements: str) -> Dataset:
-    """A header as a reader finds it on disk, whatever DICOM thinks of it."""
+    """A header as it is read from disk, also with values that DICOM forbids."""
     dataset = Dataset()
     vrs = {"PatientAge": "AS", "PatientSex": "CS"}
     for keyword, value in elements.items():
@@ -60,7 +60,7 @@ class TestHeader:
         encoded = text.encode("utf-8").decode("latin-1")
         assert from_header(header(PatientAge=encoded)) == {}
         dated = header(PatientAge=encoded, PatientBirthDate="19500102", StudyDate="20130102")
-        assert from_header(dated) == {"age": pytest.approx(63.0, abs=0.01)}, "the dates know"
+        assert from_header(dated) == {"age": pytest.approx(63.0, abs=0.01)}, "the age follows from the dates"
 
     def test_the_age_string_outranks_the_dates(self) -> None:
         assert from_header(header(PatientAge="045Y", PatientBirthDate="19000101", StudyDate="20000101")) == {"age": 45}

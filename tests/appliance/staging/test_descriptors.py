@@ -1,4 +1,4 @@
-"""Descriptors from files to answer, report, page and browser: derived by hand where the shape is known."""
+"""Descriptors from files to answer, report, page and browser. For known shapes the values are derived by hand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SPACING = (2.0, 1.0, 1.0)
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    """The one that is shipped, for whatever tumour: made-up ones are unlike those that it knows."""
+    """The shipped bundle without limits of the domain, as generated tumours lie outside it."""
     found = load_bundle(ROOT / "models" / "lung1-stage")
     use = found.manifest.intended_use
     far = {name: 1e9 for name in type(use).model_fields if "distance" in name}
@@ -51,7 +51,7 @@ def bundle() -> Bundle:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """An answer, what its report says, and the text of its page."""
+    """An answer, the content of its report, and the text of its page."""
 
     outcome: dict[str, Any]
     report: Account
@@ -85,7 +85,7 @@ def _volume(hu: npt.NDArray[Any], spacing: tuple[float, float, float]) -> hd.Vol
 
 @pytest.fixture(scope="module")
 def of(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
-    """Makes an answer about a region of made-up HU."""
+    """Makes an answer about a region with given HU."""
 
     def make(hu: npt.NDArray[Any], mask: Mask, spacing: tuple[float, float, float] = SPACING, **how: Any) -> Made:
         folder = tmp_path_factory.mktemp("study")
@@ -128,7 +128,7 @@ def test_words_stand_in_answer_report_page_and_html(ellipsoid: Made) -> None:
         "mean_hu": "solid", "radial_spread": "not round", "irregularity": "smooth",
         "margin_sharpness": ellipsoid.found["words"]["margin_sharpness"],
     }  # fmt: skip
-    assert ellipsoid.found["t_size_class"] == "T2b"  # 48 mm
+    assert ellipsoid.found["t_size_class"] == "T2b"  # the long axis is 48 mm
     said = ellipsoid.report.descriptors
     assert said["mean_hu, word"] == "solid pulmonary nodule"
     assert (said["radial_spread, word"], said["irregularity, word"]) == ("not round", "smooth")
@@ -165,7 +165,7 @@ def _groups(dataset: Dataset) -> list[Dataset]:
 
 
 def test_the_group_is_nothing_of_the_model_s(ellipsoid: Made) -> None:
-    """Another algorithm, on the same tumour; and the model's own group is what it is without."""
+    """The group of descriptors is of another algorithm and has no content of the model's group."""
     model, _, own = _groups(ellipsoid.dataset)
     assert own.ContentTemplateSequence[0].TemplateIdentifier == "1411"
     values = [
@@ -230,7 +230,7 @@ def test_other_software_reads_it(ellipsoid: Made, tmp_path: Path) -> None:
 
 
 def test_viewers_that_join_groups_by_their_tumour_find_an_outline(ellipsoid: Made) -> None:
-    """OHIF joins groups by their Tracking UID, and opens no report in which joined groups have no outline."""
+    """OHIF joins groups by their Tracking UID, and does not open a report with joined groups without an outline."""
     inside = [item for group in _groups(ellipsoid.dataset) for item in group.ContentSequence]
     assert len({item.UID for item in inside if _code(item) == "112040"}) == 1
     assert any(item.ValueType == "SCOORD" for item in inside)
@@ -245,7 +245,7 @@ def test_dciodvfy_finds_nothing_new(of: Callable[..., Made], ellipsoid: Made, tm
 
 @pytest.mark.slow
 def test_pixelmed_finds_no_error_in_the_groups_on_the_volume(ellipsoid: Made, tmp_path: Path) -> None:
-    """The model's and that of the descriptors, without the planar one, with which it confuses them."""
+    """The groups of model and descriptors only, because PixelMed confuses them with the planar group."""
     report = pydicom.dcmread(io.BytesIO(ellipsoid.sr))
     (container,) = [item for item in report.ContentSequence if _code(item) == "126010"]
     container.ContentSequence = [container.ContentSequence[0], container.ContentSequence[2]]
@@ -277,10 +277,10 @@ def test_a_cavity_leaves_its_walls_out_and_says_so(of: Callable[..., Made]) -> N
     made = of(hu, radius <= 20)
     assert made.found["cavity_share"] == pytest.approx((12 / 20) ** 3, abs=0.03)
     assert made.report.descriptors["cavity_share"] == pytest.approx(100 * made.found["cavity_share"])
-    # What is left is a shell from the wall's neighbours, 14 mm from the middle, whose last millimetre falls to lung.
+    # The tissue is a shell that begins 14 mm from the middle; in its last millimetre HU fall to those of lung.
     fall = 445 * (20**2 * 0.5 - 20 / 3 + 1 / 12) / ((20**3 - 14**3) / 3)
     assert made.found["mean_hu"] == pytest.approx(TISSUE - fall, abs=15)
-    assert made.found["words"]["mean_hu"] in ("solid", None), "the walls make no solid tumour part-solid"
+    assert made.found["words"]["mean_hu"] in ("solid", None), "the walls must not make a solid tumour part-solid"
     assert "The cavity and the voxels next to it are left out." in made.page
 
 
@@ -332,7 +332,7 @@ def test_a_real_tumour_has_the_axes_that_its_own_mask_gives(patient: str, shared
     assert made.found["volume_mm3"] == pytest.approx(voxels * voxel)
     assert made.found["volume_mm3"] == made.outcome["roi"]["volume_mm3"]
     assert made.found["effective_diameter_mm"] == pytest.approx((6 * voxels * voxel / np.pi) ** (1 / 3))
-    # The long axis by the farthest voxel centres of a slice, which a voxel's side is missing from.
+    # The distance of the farthest voxel centres in a slice; the long axis is longer by one voxel.
     from lungstage.appliance.dicom.raster import rasterise
 
     mask = rasterise(slices)

@@ -1,4 +1,4 @@
-"""Which documents an answer is given in, and what their UIDs follow from."""
+"""The documents of an answer, and what their UIDs depend on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.studies import Study, rtstruct_study
 
 
 def test_inputs_that_read_alike_one_after_the_other_are_told_apart(tmp_path: Path) -> None:
-    """Region 11 of structure set …7 and region 1 of structure set …71 differ in nothing but where the one ends."""
+    """Region 11 of structure set …7 and region 1 of structure set …71 give the same digits when joined."""
     build(without_limits(make_run()), tmp_path / "bundle")
     bundle = load_bundle(tmp_path / "bundle", self_test=False)
     reports = set()
@@ -49,7 +49,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def of(*formats: Format, **more: Any) -> Options:
-    """These formats, and no robustness, on which nothing here depends."""
+    """Options with these formats, and without robustness, which these tests do not need."""
     return Options(documents=DocumentOptions(formats), robustness=RobustnessOptions(0), **more)
 
 
@@ -107,7 +107,7 @@ def test_a_page_that_joins_a_report_bears_its_time(
 
 
 def test_that_the_model_does_not_know_such_tumours_is_said_first(bundle: Bundle, tmp_path: Path) -> None:
-    """In report, ledger and terminal, too, where warnings stand as they come."""
+    """This warning is also the first in report, ledger and terminal, which do not sort warnings."""
     use = bundle.manifest.intended_use.model_copy(update={"domain_distance_warn": 0.0})
     strict = replace(bundle, manifest=bundle.manifest.model_copy(update={"intended_use": use}))
     study = rtstruct_study().write(tmp_path / "study")
@@ -132,7 +132,7 @@ def test_a_refusal_has_a_page_where_one_is_wanted(bundle: Bundle, tmp_path: Path
 def test_frames_and_a_tumour_of_one_slice_have_a_page_too(
     study: Callable[[], Study], bundle: Bundle, tmp_path: Path
 ) -> None:
-    """None of their headers has a window."""
+    """Their headers have no window."""
     answer = stage_paths([study().write(tmp_path / "study")], bundle, tmp_path / "out", of("sr", "pdf"))
     assert answer["status"] == "staged", answer["reason"]
     page = Path(answer["documents"]["pdf"])

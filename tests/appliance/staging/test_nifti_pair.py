@@ -1,4 +1,4 @@
-"""A NIfTI pair measures as PyRadiomics measures it, in the form of every outcome, and says what it cannot know."""
+"""A NIfTI pair gives PyRadiomics' values in the usual form, with warnings about what the files do not say."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def command(*arguments: object, status: int) -> dict[str, Any]:
     return answer
 
 
-@example(kind="uint8", direction="turned", spacing=(1.0, 0.7, 1.0), setting=SETTINGS[2], seed=0)  # a last bit decides
+@example(kind="uint8", direction="turned", spacing=(1.0, 0.7, 1.0), setting=SETTINGS[2], seed=0)  # a last bit matters
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     kind=st.sampled_from(["int16", "float32", "float64", "uint16", "int32", "uint8"]),
@@ -56,8 +56,8 @@ def command(*arguments: object, status: int) -> dict[str, Any]:
 def test_every_feature_is_pyradiomics_own(
     kind: str, direction: str, spacing: tuple[float, ...], setting: dict[str, Any], seed: int, tmp_path: Path
 ) -> None:
-    """Whatever the pixel type, the way the axes run and the spec: the same numbers of the same files."""
-    if kind == "uint8":  # PyRadiomics adds whole bin widths in 8 bits, and they wrap around
+    """For any pixel type, direction of axes and spec, the same files give the same numbers."""
+    if kind == "uint8":  # PyRadiomics adds integer bin widths in 8 bits, so they overflow
         setting = {key: float(value) if key == "binWidth" else value for key, value in setting.items()}
     pair = write_pair(tmp_path, kind, seed=seed, label=3, spacing=spacing, direction=DIRECTIONS[direction])
     spec = ExtractionSpec(ALL_FEATURES, setting)
@@ -66,7 +66,7 @@ def test_every_feature_is_pyradiomics_own(
 
 
 def test_bins_of_single_precision_start_where_pyradiomics_starts_them(tmp_path: Path) -> None:
-    """Values in steps of a tenth, and bins of as much: the eighth digit says where a voxel falls."""
+    """Values in steps of 0.1 and bins of the same width: the eighth digit decides the bin of a voxel."""
     image, mask = write_pair(tmp_path)
     hu = sitk.GetArrayFromImage(sitk.ReadImage(str(image)))
     write_image(image, hu.astype(np.float32) / np.float32(10))
@@ -182,7 +182,7 @@ def test_other_axes_than_axial_are_told(tmp_path: Path) -> None:
     pair = write_pair(tmp_path, direction=DIRECTIONS["coronal"])
     assert "is not stored in axial slices" in warnings_of(pair)
     texture = ExtractionSpec(ALL_FEATURES[20:], {"binWidth": 25.0})
-    assert lungstage.measure(pair, texture).warnings == (), "no such feature knows one axis from another"
+    assert lungstage.measure(pair, texture).warnings == (), "these features do not depend on the axes"
 
 
 def test_it_is_told_where_dicom_would_give_other_values(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``lungstage contour`` with a diameter, a box or a point: a SEG on the CT's voxels, or a sentence that helps."""
+"""``lungstage contour`` with a diameter, a box or a point: it gives a SEG on the CT's voxels, or a helpful sentence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ball(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The generated phantom: a tumour around 0 in lung, with tissue and air around; slices of 2 mm."""
+    """The generated phantom: a tumour around 0 in lung, surrounded by tissue and air, with slices of 2 mm."""
     slices = phantom.ct_datasets(phantom.make()[0], "prompting")
     return Study(slices).write(tmp_path_factory.mktemp("ct") / "ct")
 

@@ -1,4 +1,4 @@
-"""A region that a person chose: it overrides the rule, and the report says so and is made again from that."""
+"""A region that a person chose takes precedence over the rule; the report says so, and replay uses it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Two regions of one name, which no rule and no name can tell apart, and one that nothing is drawn for."""
+    """Two regions of the same name, which neither rule nor name can distinguish, and one without contours."""
     study = rtstruct_study()
     polygons = (("GTV-1", SQUARE), ("GTV-1 ", AROUND))
     contours = {name: [contour(study.slices[k], polygon) for k in range(3, 9)] for name, polygon in polygons}

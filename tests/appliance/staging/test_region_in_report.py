@@ -1,4 +1,4 @@
-"""What a report says of the region: no more than its file or the bundle says, and what else is drawn beside it."""
+"""A report says of the region only what its file or the bundle says, and which other regions there are."""
 
 from __future__ import annotations
 

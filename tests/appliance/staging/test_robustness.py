@@ -1,4 +1,4 @@
-"""What an answer says of its own robustness, from files to report; and that the answer itself never depends on it."""
+"""The robustness of an answer, from files to report. The answer's probability never depends on it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(study: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The phantom's answer, with all of its slices there."""
+    """The phantom's answer, with all slices present."""
     return stage_paths([study], bundle, tmp_path_factory.mktemp("out"), Options(robustness=FEW))
 
 
@@ -66,7 +66,7 @@ def staged(study: Path, bundle: Bundle, tmp_path: Path) -> Callable[..., dict[st
 
 
 def decided_at(bundle: Bundle, threshold: float) -> Bundle:
-    """A bundle that answers early up to a probability and nothing beyond, whoever was so answered."""
+    """A bundle that answers early up to a probability and nothing above it, for any patients."""
     decision = Decision(alpha=0.2, early_min_probability=1 - threshold, advanced_min_probability=1.0)
     manifest = bundle.manifest.model_copy(update={"decision": decision, "out_of_fold": None})
     predictor = Predictor(
@@ -174,7 +174,7 @@ def test_on_a_semi_automatic_contour_an_answer_that_is_not_robust_is_withheld_wh
 
 @pytest.mark.parametrize("radius", [9.0, 14.0, 20.0])
 def test_on_generated_tumours_the_gate_fires_at_the_edge_and_not_elsewhere(bundle: Bundle, radius: float) -> None:
-    """Whatever the size: at its own probability an answer hangs on the contour, far from it it does not."""
+    """For any size, an answer depends on the contour if the threshold is near its probability, and not if it is far."""
     around, roi = generated(radius)
     values = extract.compute(roi, bundle.spec).values
     rows = perturb(around, roi, bundle.spec, RobustnessOptions()).values
@@ -208,15 +208,15 @@ def generated(radius: float) -> tuple[Surroundings, MeasurableRoi]:
 
 
 class TestSlicesBeyond:
-    """The margin stays what it was; what lies further is of use to perturbed versions alone."""
+    """The margin is unchanged; only perturbed versions use slices beyond it."""
 
     def test_are_listed_apart_from_the_reference_volume(
         self, staged: Callable[..., dict[str, Any]], whole: dict[str, Any]
     ) -> None:
         answer = whole
         account = read_back(Path(answer["sr"])).account
-        # The phantom's slices are 2 mm apart: contours reach 4.2 mm further, so two slices and one to interpolate with,
-        # of which the margin is one.
+        # The phantom's slices are 2 mm apart and contours reach 4.2 mm further. This needs two slices and one for
+        # interpolation; one of the three is the margin.
         assert (len(account.before), len(account.behind)) == (2, 2)
         assert "slices_beyond=2+2" in account.parameters
         plain = read_back(Path(staged(NO_ROBUSTNESS, name="plain")["sr"])).account
@@ -258,7 +258,7 @@ class TestSlicesBeyond:
         assert plan.with_beyond(()).beyond == ()
         first, second, third, fourth = plan.beyond
         assert plan.with_beyond({second, third}).beyond == (second, third)
-        assert plan.with_beyond({first, fourth}).beyond == (), "never with a gap"
+        assert plan.with_beyond({first, fourth}).beyond == (), "slices beyond must have no gap"
 
     def test_that_cannot_be_read_are_as_good_as_missing(
         self, staged: Callable[..., dict[str, Any]], whole: dict[str, Any], study: Path, tmp_path: Path

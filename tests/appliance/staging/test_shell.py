@@ -1,4 +1,4 @@
-"""The shell around a region that is searched for lung: every voxel whose centre is near enough, and no other."""
+"""The shell around a region where lung is searched contains exactly the voxels with a near enough centre."""
 
 from __future__ import annotations
 

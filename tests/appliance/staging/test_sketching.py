@@ -1,4 +1,4 @@
-"""What a person draws in the page, on CTs of every kind: true to size, or refused in a sentence."""
+"""A person's drawing in the page, on CTs of every kind, gives a contour of the right size or a refusal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ball(tmp_path_factory: pytest.TempPathFactory) -> ContourBundle:
 
 
 def read(folder: Path) -> tuple[Header, ...]:
-    """Headers as the daemon records them: with digests of the pixels."""
+    """Headers with digests of the pixels, as the daemon records them."""
     return tuple(header for file in sorted(folder.iterdir()) for header in read_headers(file))
 
 
@@ -54,7 +54,7 @@ def plain() -> list[Dataset]:
 
 
 def of_thickness(step: int, times: int) -> list[Dataset]:
-    """The phantom with every `step`-th of its slices, each `times` times."""
+    """The phantom with every `step`-th slice, each repeated `times` times."""
     volume = phantom.make()[0][::step]
     affine = volume.affine.copy()
     affine[:3, 0] /= times
@@ -65,7 +65,7 @@ def of_thickness(step: int, times: int) -> list[Dataset]:
 
 
 def turned(degrees: float) -> list[Dataset]:
-    """The phantom in a gantry that is turned around the x axis; its middle stays where it is."""
+    """The phantom in a gantry that is turned around the x axis; the middle is not moved."""
     volume = phantom.make()[0]
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = np.array([[1, 0, 0, 0], [0, cos, -sin, 0], [0, sin, cos, 0], [0, 0, 0, 1.0]])
@@ -96,7 +96,7 @@ def test_a_line_is_drawn_true_to_size(slices: Sequence[Dataset], ball: ContourBu
     (tmp_path / "seg").write_bytes(document.content)
     seg = pydicom.dcmread(tmp_path / "seg")
     assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
-    # The voxels of the SEG lie where the line is.
+    # The SEG lies around the middle of the line.
     mask = hd.seg.segread(tmp_path / "seg").get_volume(combine_segments=True)
     centre = (mask.affine @ np.append(np.argwhere(mask.array).mean(axis=0), 1.0))[:3]
     assert centre == pytest.approx(LINE.centre, abs=2.0)
@@ -149,7 +149,7 @@ def test_the_second_operator_is_told_the_first_s_name(ball: ContourBundle, tmp_p
 
 
 def nodules(algorithm: str) -> tuple[Study, str]:
-    """The phantom and a SEG with two balls in one segment, as software for lung nodules writes it."""
+    """The phantom and a SEG with two balls in one segment, as from software for lung nodules."""
     volume = phantom.make()[0]
     slices = phantom.ct_datasets(volume, "sketching")
     k, j, i = (np.arange(n) for n in volume.spatial_shape)

@@ -1,4 +1,4 @@
-"""Contours made here beside other regions: drafts have no say, confirmed ones stand in the place of what they name."""
+"""Contours made here beside other regions: drafts do not count, confirmed ones replace the regions that they name."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_chains_end_in_the_last_one(tmp_path: Path) -> None:
     for shift in (1, 2, 3):
         study.rois.append(_seg(study, "Roe^Jane", study.rois[-1:], shift))
     assert _measured(_plan(study, tmp_path / "whole")) == [study.rois[-1].SOPInstanceUID]
-    del study.rois[2]  # the one in the middle, without which nothing says that the last goes back to the first
+    del study.rois[2]  # the middle one; without it, nothing connects the last contour with the first
     assert measured(study.write(tmp_path / "gap"))["reason"]["code"] == "roi_ambiguous"
 
 
@@ -191,7 +191,7 @@ def test_what_was_rejected_and_what_is_a_draft_supersedes_nothing(tmp_path: Path
 
 
 def test_only_the_region_that_is_named_is_superseded(tmp_path: Path) -> None:
-    """Nodes and organs of the same file stay what they are, and the rule asks of them what it always asks."""
+    """Other regions of the same file stay as they are, and the rule treats them as before."""
     study = rtstruct_study(names=("GTV-1", "GTV-2", "Heart"))
     study.rois.append(contour_seg(study.slices, square_mask(), supersedes=[region(study.rois[0], 3)]))
     assert len(_plan(study, tmp_path / "heart").regions) == 2
@@ -206,7 +206,7 @@ def test_what_the_rule_leaves_open_is_settled_by_its_confirmed_correction(tmp_pa
     assert _measured(_plan(study, tmp_path / "told")) == [study.rois[1].SOPInstanceUID]
     study = rtstruct_study(names=("GTVp1", "GTVp2"))
     study.rois.append(_seg(study, "Roe^Jane", study.rois))
-    assert len(_plan(study, tmp_path / "two").regions) == 2  # the other primary still is there, and disagrees
+    assert len(_plan(study, tmp_path / "two").regions) == 2  # the other primary is still there, and disagrees
     assert measured(tmp_path / "two")["reason"]["code"] == "roi_disagree"
 
 
@@ -227,7 +227,7 @@ def test_another_s_references_supersede_nothing(tmp_path: Path) -> None:
 
 
 def test_a_correction_on_another_series_leaves_this_one_s_region(tmp_path: Path) -> None:
-    """The same patient's second reconstruction has a contour of its own that was made from this one's."""
+    """The patient's second reconstruction has its own contour, made from that of the first."""
     study = rtstruct_study()
     second = deepcopy(study.slices)
     for k, slice_ in enumerate(second):
@@ -255,7 +255,7 @@ def test_a_correction_on_another_series_leaves_this_one_s_region(tmp_path: Path)
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_the_rule_over_any_histories(data: st.DataObject) -> None:
-    """Contours in the order of their making, each naming some that were there before."""
+    """Contours in the order in which they are made; each names some earlier ones."""
     count = data.draw(st.integers(1, 6))
     found: dict[str, frozenset[tuple[str, int]]] = {}
     for k in range(count):

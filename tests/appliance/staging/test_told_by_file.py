@@ -1,4 +1,4 @@
-"""What a one-shot command tells of a refusal: which files, how many, where, and that nothing was written."""
+"""What a one-shot command says about a refusal: the files, their number and place, and that nothing was written."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_missing_slices_are_told_by_number_and_place(gone: tuple[int, ...], told
 
 
 def test_what_is_to_be_sent_is_named(tmp_path: Path) -> None:
-    """By its UID, for it has no file here."""
+    """The missing series is named by its UID, because it has no file here."""
     study = rtstruct_study()
     series = study.slices[0].SeriesInstanceUID
     study.slices.clear()

@@ -1,4 +1,4 @@
-"""Studies at the edge of what comes: right in every document, or a plain sentence."""
+"""Unusual studies are right in every document, or give a plain sentence."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_region_s_name_of_four_kilobytes_is_cut_to_what_a_label_holds(
 
 
 def test_no_window_of_the_header_has_a_say(bundle: Bundle, tmp_path: Path) -> None:
-    """The pictures' windows are the page's own: with none in the header, or an absurd one, it is the same page."""
+    """The page uses its own windows, so a header without a window or with an absurd one gives the same pictures."""
     plain, absurd = rtstruct_study(), rtstruct_study()
     assert not any("WindowCenter" in dataset for dataset in plain.slices)
     for dataset in absurd.slices:
@@ -79,12 +79,12 @@ def test_no_window_of_the_header_has_a_say(bundle: Bundle, tmp_path: Path) -> No
         pdf_in(Path(staged(study, tmp_path / name, bundle)["documents"]["pdf"]).read_bytes())
         for name, study in (("plain", plain), ("absurd", absurd))
     ]
-    assert np.array_equal(*(pixels_of(pdf)[250:430, 40:430] for pdf in drawn)), "the same pictures"
+    assert np.array_equal(*(pixels_of(pdf)[250:430, 40:430] for pdf in drawn)), "the pictures differ"
 
 
 @pytest.fixture(scope="module")
 def two_thousand(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Dataset], Path]:
-    """The slices of a study, and the folder that they are in."""
+    """The slices of a study, and their folder."""
     slices = ct_datasets(volume((2000, 40, 48)), "test study")
     return slices, Study(slices).write(tmp_path_factory.mktemp("two-thousand"))
 
@@ -104,4 +104,4 @@ def test_two_thousand_slices(
     report = pydicom.dcmread(answer["sr"])
     (study,) = report.CurrentRequestedProcedureEvidenceSequence
     images = [item for series in study.ReferencedSeriesSequence for item in series.ReferencedSOPSequence]
-    assert len(on) < len(images) < len(on) + 50, "the slices that were needed, and no other"
+    assert len(on) < len(images) < len(on) + 50, "only the needed slices are listed"

@@ -1,4 +1,4 @@
-"""What is shown of a study: the slices that are there, in the patient's directions, and regions where they lie."""
+"""The pictures of a study: all present slices, in the patient's directions, with the regions in their places."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_outline_lies_around_what_was_drawn(written: Written, study: Callabl
     # Rows 13 to 27 of 40 and columns 15 to 30 of 48 are inside.
     assert np.allclose([rows.min() / height, rows.max() / height], [13 / 40, 28 / 40], atol=0.02)
     assert np.allclose([columns.min() / width, columns.max() / width], [15 / 48, 31 / 48], atol=0.02)
-    assert 12 - 1 - 8 <= picture.index <= 12 - 1 - 3  # counted from the head
+    assert 12 - 1 - 8 <= picture.index <= 12 - 1 - 3  # the index counts from the head
     sagittal = viewing.draw(headers, key, "sagittal", None, "lung", region)
     rows, _ = np.nonzero(outlined(sagittal))
     height = pixels(sagittal).shape[0]
@@ -114,7 +114,7 @@ def test_a_volume_holds_the_slices_and_the_region_where_they_lie(
     slices = sorted(made.slices, key=lambda one: float(one.ImagePositionPatient[2]), reverse=True)
     hu = np.stack([one.pixel_array * float(one.RescaleSlope) + float(one.RescaleIntercept) for one in slices])
     assert np.array_equal(sitk.GetArrayFromImage(image), hu)
-    # ITK's axes run to the left, the back and the head: ours but for the last.
+    # ITK's axes go to the left, the back and the head; only the last differs here.
     assert np.allclose(np.reshape(image.GetDirection(), (3, 3)), np.diag([1, 1, -1]))
     rows, columns = map(float, slices[0].PixelSpacing)
     step = abs(float(slices[0].ImagePositionPatient[2]) - float(slices[1].ImagePositionPatient[2]))

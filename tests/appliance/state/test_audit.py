@@ -1,4 +1,4 @@
-"""The audit log: nothing in it can be changed unseen, a crash loses nothing silently, and no name gets in."""
+"""The audit log: every change of it is noticed, a crash loses nothing silently, and it contains no names."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def test_a_line_is_verified_with_the_tools_that_every_system_has(tmp_path: Path)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
 def test_a_changed_byte_is_found_where_it_is(tmp_path: Path, place: float, change: int) -> None:
-    """Anywhere in the log, whose length is another from time to time."""
+    """The place is a share of the log's length, because this length varies."""
     folder = tmp_path / "log"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     path = only_file(filled(folder))
     content = bytearray(path.read_bytes())
-    at = int(place * (len(content) - 1))  # not the last byte, which ends the last line: a torn one
+    at = int(place * (len(content) - 1))  # not the last byte: without it the last line counts as torn
     content[at] ^= change
     line = bytes(content[:at]).count(b"\n") + 1
     path.write_bytes(content)
@@ -102,7 +102,7 @@ def test_lines_cannot_be_moved_about(tmp_path: Path, deed: str) -> None:
         lines.insert(2, lines[2])
     elif deed == "swap":
         lines[2], lines[3] = lines[3], lines[2]
-    elif deed == "forge":  # an entry whose own hash is right
+    elif deed == "forge":  # an entry with a correct hash of itself
         entry = unseal(lines[2].rstrip())
         assert entry is not None
         _, line = audit.seal(entry.seq, entry.event, {"job": 99}, None, entry.previous)
@@ -120,7 +120,7 @@ def test_an_end_that_was_cut_off_is_found_by_a_hash_that_was_noted(tmp_path: Pat
     assert verify(tmp_path, expected=noted).fault is None
     path = only_file(tmp_path)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-2]))
-    assert verify(tmp_path).fault is None, "cut at the end of a line, a chain is whole"
+    assert verify(tmp_path).fault is None, "a chain that is cut after a line looks whole"
     fault = verify(tmp_path, expected=noted).fault
     assert fault is not None
     assert noted in fault.why
@@ -144,7 +144,7 @@ def test_a_torn_last_line_is_closed_over_wherever_it_is_torn(tmp_path: Path) -> 
         after = is_whole(folder)
         assert (after.torn, [size for _, size in after.recovered]) == (0, [torn] if torn else [])
         assert [*entries(folder)][-1].event == "daemon_started"
-        assert (folder / "audit-000001.jsonl").read_bytes().startswith(whole[:end]), "nothing is ever removed"
+        assert (folder / "audit-000001.jsonl").read_bytes().startswith(whole[:end]), "nothing may be removed"
 
 
 def test_a_crash_while_closing_over_a_torn_line_is_closed_over_too(tmp_path: Path) -> None:
@@ -168,16 +168,16 @@ def test_junk_that_nobody_closed_over_does_not_fit(tmp_path: Path) -> None:
     assert fault is not None
     assert fault.line == 4
     Audit(tmp_path).write("daemon_started")
-    assert is_whole(tmp_path).recovered == [(4, len(b"not an entry\n"))], "closed over, and told"
+    assert is_whole(tmp_path).recovered == [(4, len(b"not an entry\n"))], "the junk is recorded by the next entry"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3] + lines[4:]))
-    assert verify(tmp_path).fault is not None, "what an entry closes over must be there"
+    assert verify(tmp_path).fault is not None, "junk that an entry records must stay there"
 
 
 def test_what_is_said_again_is_marked_as_such_even_after_a_restart(tmp_path: Path) -> None:
     filled(tmp_path, 2)
     log = Audit(tmp_path, rotate_bytes=1)
-    log.write("job_report_ready", job=1, study="1.2", answer=ANSWER)  # the next file
+    log.write("job_report_ready", job=1, study="1.2", answer=ANSWER)  # begins the next file
     log.write("job_report_ready", job=1, study="1.2", answer=ANSWER | {"stage": "advanced"})
     log.write("job_delivered", job=1, study="1.2", answer=ANSWER)
     log.write("daemon_started")
@@ -194,13 +194,13 @@ def test_only_the_latest_statements_are_remembered(
     for job in [*range(20), 17, 0]:
         log.write("job_report_ready", job=job, answer=ANSWER)
         assert len(log._said) + len(log._said_before) <= 8
-    Audit(tmp_path).write("job_report_ready", job=17, answer=ANSWER)  # another process, which reads them
+    Audit(tmp_path).write("job_report_ready", job=17, answer=ANSWER)  # another process reads them from the files
     assert [entry.repeats for entry in [*entries(tmp_path)][20:]] == [18, None, 18]
 
 
 @pytest.fixture
 def small_files() -> Iterator[None]:
-    """Let no file of this process grow beyond 700 bytes: a disk that fills up in the midst of an entry."""
+    """Limit files of this process to 700 bytes, as if the disk became full while an entry is written."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (700, before[1]))
     yield
@@ -279,7 +279,7 @@ def test_several_processes_write_one_chain(tmp_path: Path) -> None:
     assert told == [(job, n) for job in range(3) for n in range(40)]
 
 
-# With the ledger and the daemon
+# With ledger and daemon
 
 
 def test_the_ledger_finds_out_that_the_last_delivery_was_cut_off(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A backup is taken while the daemon works; restored, it goes on with nothing lost and nothing done twice."""
+"""A backup is made while the daemon works; after a restore nothing is lost and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["tolerant_bundle"]
 
 
 def restore(archive: Path, state: Path) -> None:
-    """As docs/maintenance.md has it: plain tar, and its checksums."""
+    """Restore with tar and checksums, as in docs/maintenance.md."""
     state.mkdir(mode=0o700)
     subprocess.run(["tar", "-xf", archive, "-C", state], check=True)
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=state, check=True)
@@ -43,7 +43,7 @@ def contents(outbox: Path) -> dict[str, str]:
 
 
 def correct(folder: Path) -> None:
-    """Draw the region anew, later, in the same series; the older drawing stays there."""
+    """Add a later structure set with changed contours in the same series; the older one stays."""
     first = pydicom.dcmread(folder / "0000")
     later = pydicom.dcmread(folder / "0000")
     first.StructureSetDate, first.StructureSetTime = "20260101", "120000"
@@ -57,7 +57,7 @@ def correct(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Site:
-    """What a daemon left that was killed after its work; a backup is from the midst of it."""
+    """The folders of a daemon that was killed after its work, and a backup from the middle of the work."""
 
     root: Path
     kept: Path
@@ -75,7 +75,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def worked(tmp_path_factory: pytest.TempPathFactory, tolerant_bundle: Path) -> Site:
-    """Three studies, of which the second gets another drawing, and a file that is none."""
+    """Three studies, the second with a later structure set, and a file that is not DICOM."""
     root, kept = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("kept")
     with running(root, tolerant_bundle) as first:
         (first.inbox / "junk").write_text("x")
@@ -98,7 +98,7 @@ def worked(tmp_path_factory: pytest.TempPathFactory, tolerant_bundle: Path) -> S
 
 @pytest.fixture
 def site(worked: Site) -> Site:
-    """The site with the outbox that was left, and without its state folder."""
+    """The site with its outbox and without its state folder."""
     for name in ("state", "outbox"):
         shutil.rmtree(worked.root / name, ignore_errors=True)
     shutil.copytree(worked.kept / "outbox", worked.root / "outbox")
@@ -124,7 +124,7 @@ def test_restored_it_goes_on_with_nothing_lost_or_doubled(site: Site, tolerant_b
 
 @pytest.mark.slow
 def test_without_any_ledger_reports_that_are_there_are_recognised(site: Site, tolerant_bundle: Path) -> None:
-    """One that followed another, too."""
+    """Also a report that has a predecessor."""
     with running(site.root, tolerant_bundle) as second:
         second.until(lambda: second.states() == ["delivered"] * 3)
         second.stop()
@@ -133,7 +133,7 @@ def test_without_any_ledger_reports_that_are_there_are_recognised(site: Site, to
 
 @pytest.mark.slow
 def test_what_is_known_of_files_may_be_dropped(site: Site, tolerant_bundle: Path) -> None:
-    """With the statement that docs/maintenance.md gives; a report that is asked for again is the same to the byte."""
+    """With the statement of docs/maintenance.md; a requeued job then gives the same bytes."""
     page = (ROOT / "docs" / "maintenance.md").read_text(encoding="utf-8")
     (statement,) = re.findall(r"^sqlite3 STATE/ledger.sqlite '(.*)'$", page, flags=re.MULTILINE)
     shutil.copytree(site.kept / "state", site.state)
@@ -186,7 +186,7 @@ def test_archive_is_whole_private_and_checkable(state: Path, tmp_path: Path) -> 
 
 
 def test_what_is_not_yet_in_the_main_file_is_in_the_backup(state: Path, tmp_path: Path) -> None:
-    """Or it would miss what SQLite still keeps in its write-ahead log."""
+    """SQLite may have changes only in its write-ahead log."""
     with Database(state / "ledger.sqlite") as database:
         Ledger(database).open_job("2.5", "2.2.3", "2.5", "2.5.1")
         assert (state / "ledger.sqlite-wal").stat().st_size > 0
@@ -200,7 +200,7 @@ def test_half_a_transaction_is_not_in_the_backup(state: Path, tmp_path: Path) ->
 
 
 def test_a_backup_before_an_upgrade_is_of_the_older_schema(tmp_path: Path) -> None:
-    """The older release must be able to read it: so nothing is migrated, neither the copy nor the original."""
+    """Neither copy nor original is migrated, because the older release must be able to read the backup."""
     older = tmp_path / "state"
     older.mkdir()
     with sqlite3.connect(older / "ledger.sqlite") as database:
@@ -215,7 +215,7 @@ def test_a_backup_before_an_upgrade_is_of_the_older_schema(tmp_path: Path) -> No
 
 
 def test_a_newer_ledger_is_refused_by_an_older_release(state: Path) -> None:
-    """What docs/maintenance.md says of rolling back."""
+    """As docs/maintenance.md says about going back to an older release."""
     with sqlite3.connect(state / "ledger.sqlite") as database:
         database.execute("INSERT INTO migrations VALUES (?, '9.9.9')", (SCHEMA_VERSION + 1,))
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
@@ -247,7 +247,7 @@ def test_a_ledger_that_is_not_sound_is_told_of(state: Path, tmp_path: Path) -> N
     with pytest.raises(Unavailable):
         back_up(state, tmp_path / "b.tar")
     assert not (tmp_path / "b.tar").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["state"], "nothing half-done is left"
+    assert [path.name for path in tmp_path.iterdir()] == ["state"], "no partial file is left"
 
 
 def test_where_there_is_no_ledger(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_where_there_is_no_ledger(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no ledger"):
         back_up(tmp_path / "state", tmp_path / "b.tar")
     assert called("backup", "--state", tmp_path / "state", "--to", tmp_path / "b.tar").returncode == 4
-    assert list((tmp_path / "state").iterdir()) == [], "none was made by looking"
+    assert list((tmp_path / "state").iterdir()) == [], "the command must not make a ledger"
 
 
 def test_the_command_says_what_it_kept(state: Path, tmp_path: Path) -> None:

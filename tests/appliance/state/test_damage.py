@@ -1,4 +1,4 @@
-"""A ledger that is not what was written: the right jobs, or the one sentence; never SQLite's words, never a defect."""
+"""A damaged ledger gives the right jobs or one fixed sentence, never SQLite's words or an internal error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _fill(path: Path) -> None:
 
 
 def _sure(path: Path, open_it: Callable[[Path], DatabaseReader]) -> list[tuple[object, ...]]:
-    """Read all there is; return of each job what an index bears out."""
+    """Read everything, and return the fields of each job that an index confirms."""
     with open_it(path) as database:
         jobs = Jobs(database)
         jobs.find()
@@ -78,7 +78,7 @@ HEADER = st.lists(st.tuples(FRACTION.map(lambda f: f / 500), st.integers(1, 255)
 @given(flips=FLIPS | HEADER, kept=st.just(1.0) | FRACTION)
 @example(flips=[(0.0, 255)], kept=1.0)
 @example(flips=[(0.999, 255)], kept=0.5)
-@example(flips=[(0.0625, 128)], kept=1.0)  # SQLite's own sentence is no UTF-8 then
+@example(flips=[(0.0625, 128)], kept=1.0)  # SQLite's own message is not UTF-8 then
 def test_whatever_bytes_change_the_jobs_are_right_or_the_ledger_is_said_to_be_damaged(
     whole: tuple[bytes, list[tuple[object, ...]]],
     open_it: Callable[[Path], DatabaseReader],
@@ -95,7 +95,7 @@ def test_whatever_bytes_change_the_jobs_are_right_or_the_ledger_is_said_to_be_da
             assert _sure(path, open_it) == jobs
         except Unavailable as error:
             told = str(error)
-        locked = f"The ledger {path} cannot be used at the moment: the file is read-only."  # a format to come
+        locked = f"The ledger {path} cannot be used at the moment: the file is read-only."  # a future format
         assert told in (None, str(damaged(path)), locked)
 
 
@@ -105,7 +105,7 @@ def test_what_the_indexes_do_not_bear_out_is_damage(tmp_path: Path) -> None:
     content = path.read_bytes()
     text = b"fingerprint-7"
     places = [n for n in range(len(content)) if content.startswith(text, n)]
-    assert len(places) == 3, "in its row, in the index, and in the table of reports"
+    assert len(places) == 3, "expected in its row, in the index and in the table of reports"
     for place in places[:2]:
         path.write_bytes(content[:place] + b"F" + content[place + 1 :])
         with pytest.raises(Damaged):

@@ -1,4 +1,4 @@
-"""The ledger against a simple model of itself, and the promises that a restart relies on."""
+"""The ledger behaves like a simple model of itself, and ensures what a restart needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEASE = timedelta(seconds=60)
 HELD = Reason(ReasonCode.SLICES_MISSING, "2 slices are missing.")
 BAD = Reason(ReasonCode.ROI_EMPTY, "The region of interest is empty.")
 WAL = "ledger.sqlite-wal"
-MEMORY = "/dev/shm"  # thousands of commits, and a disk would have to obey each
+MEMORY = "/dev/shm"  # thousands of commits would be slow on a disk
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def finish(ledger: Ledger) -> Job:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Whatever happens in whatever order, crashes and power cuts included, the ledger does what the model does."""
+    """The ledger does the same as the model for any order of events, also with crashes and power cuts."""
 
     @initialize()
     def start(self) -> None:
@@ -71,7 +71,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.folder.cleanup()
 
     def pick(self, data: st.DataObject, to: JobState | None = None) -> tuple[int, dict[str, Any]]:
-        """Any job; of those that may move to a state, most of the time."""
+        """Any job, most of the time one that may move to the state."""
         fit = [i for i, row in self.model.items() if to in TRANSITIONS[row["state"]]]
         strict = fit and data.draw(st.integers(0, 4)) > 0
         job_id = data.draw(st.sampled_from(sorted(fit if strict else self.model)))
@@ -98,7 +98,7 @@ class LedgerMachine(RuleBasedStateMachine):
             row["attempts"] = 0
         row.update(content=content, fingerprint=fingerprint)
 
-    # What a daemon does
+    # Actions of a daemon
 
     @rule(key=st.sampled_from("xyz"))
     def open(self, key: str) -> None:
@@ -148,7 +148,7 @@ class LedgerMachine(RuleBasedStateMachine):
         row["attempts"] += 1
         row.update(state=JobState.CLAIMED, lease=self.now + LEASE)
         expected = self.dates.setdefault((row["fingerprint"], row["bundle"]), self.now)
-        assert job.created_at == expected  # a rerun bears the date of the first run
+        assert job.created_at == expected  # a rerun has the date of the first run
 
     @precondition(lambda self: self.in_hand())
     @rule(data=st.data())
@@ -188,7 +188,7 @@ class LedgerMachine(RuleBasedStateMachine):
             with pytest.raises(RequeueError):
                 self.ledger.requeue(job_id)
 
-    # What befalls it
+    # External events
 
     @rule(seconds=st.sampled_from([-7200, 1, 61]))
     def time_passes_or_is_set_back(self, seconds: int) -> None:
@@ -197,7 +197,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.in_hand())
     @rule(clean=st.booleans())
     def ends_and_restarts(self, clean: bool) -> None:
-        """A daemon that is killed leaves its claims to the next, which is no study's fault; one that stops does not."""
+        """A killed daemon leaves its claims to the next one, and no study is at fault; a stopped one leaves none."""
         for step in (self.release_all, self.reconnect) if clean else (self.reconnect, self.release_all):
             step()
         self.ledger.unready()
@@ -218,14 +218,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), share=st.floats(0, 1))
     def power_fails(self, data: st.DataObject, share: float) -> None:
-        """What was being written is cut off anywhere: the change has happened or has not, and nothing else has."""
+        """The write is cut off anywhere: the change is complete or absent, and nothing else changes."""
         before, tables = self.on_disk(), copy.deepcopy((self.model, self.dates))
         steps: list[Callable[[], None]] = [self.claim] if self.are_ready() else [lambda: self.open("x")]
         if self.in_hand():
             steps += [lambda: self.staged(data), lambda: self.delivered(data), lambda: self.release(data, True)]
         data.draw(st.sampled_from(steps))()
         after = self.on_disk()
-        assume(before["ledger.sqlite"] == after["ledger.sqlite"])  # else it was a checkpoint
+        assume(before["ledger.sqlite"] == after["ledger.sqlite"])  # otherwise it was a checkpoint
         pairs = zip(before.get(WAL, b""), after[WAL], strict=False)
         at_least = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         left = after | {WAL: after[WAL][: at_least + round(share * (len(after[WAL]) - at_least))]}
@@ -313,7 +313,7 @@ def test_a_daemon_that_is_killed_again_and_again_is_no_study_s_fault(tmp_path: P
         ledger.unready()
         (job,) = ledger.jobs.find()
         assert (job.state, job.attempts) == (JobState.WAITING, 0), life
-        ledger.ready(job.id, content="c", fingerprint="f", bundle_digest="b")  # examined afresh: same content
+        ledger.ready(job.id, content="c", fingerprint="f", bundle_digest="b")  # examined again with the same content
         assert Claims(ledger).claim(LEASE) is not None
 
 
@@ -351,7 +351,7 @@ def test_only_an_answer_about_definite_content_closes_a_job(ledger: Ledger) -> N
 
 
 def life_of_a_job(database: Database, key: str) -> None:
-    """What the daemon asks the ledger for while it answers a study at once."""
+    """The daemon's calls to the ledger for a study that is answered at once."""
     ledger, files = Ledger(database), FileTable(database, "1")
     files.update([FileRecord(f"/inbox/{key}", 1, 1, "[]", None)], [], [])
     files.find(f"/inbox/{key}", 1, 1)
@@ -450,7 +450,7 @@ def test_a_ledger_of_the_first_release_is_taken_over(tmp_path: Path) -> None:
     assert (old.case_key, old.sr_sop_instance_uid, old.sr_series_instance_uid) == ("old", "2.25.7", None)
     assert (
         Claims(ledger).predecessor(ledger.open_job("old", "1.2", "1.2.5", "1.2.3")) is None
-    )  # its series is not known
+    )  # the series of the old job is not known
     assert Database(path).query("PRAGMA user_version")[0][0] == SCHEMA_VERSION
 
 
@@ -481,7 +481,7 @@ def test_jobs_of_an_older_release_are_found_by_the_patient_that_their_files_name
 
 
 def test_the_slices_beside_a_report_are_those_of_its_first_run(ledger: Ledger) -> None:
-    """Else a daemon that is killed before it notes a delivery would deliver a second report of the same study."""
+    """Otherwise a daemon that is killed before it records a delivery would deliver a second report."""
     ready(ledger)
     claims = Claims(ledger)
     first = claims.claim(LEASE)
@@ -514,7 +514,7 @@ def test_a_report_s_predecessor_is_the_last_that_was_delivered_for_the_case(ledg
     older = Claims(ledger).predecessor(jobs[3])
     assert older == Predecessor("1.2", "2.25.10", "2.25.0")
     ledger.requeue(jobs[3].id)
-    assert Claims(ledger).predecessor(jobs[3]) == older  # so that it repeats itself
+    assert Claims(ledger).predecessor(jobs[3]) == older  # so that the report is repeated with the same bytes
 
 
 def test_a_report_follows_the_one_that_its_own_job_delivered_under_another_bundle(ledger: Ledger) -> None:
@@ -536,13 +536,13 @@ def test_a_report_follows_the_one_that_its_own_job_delivered_under_another_bundl
     first, second, third = (Predecessor("1.2", f"2.25.1{n}", f"2.25.{n}") for n in (1, 2, 3))
     assert answer("1") is None
     assert answer("2", deliver=False) == first
-    assert answer("2") == first  # for all that it was staged before
-    assert answer("1") is None  # each repeats itself, byte for byte
+    assert answer("2") == first  # although it was staged before
+    assert answer("1") is None  # each report is repeated with the same bytes
     assert answer("2") == first
     assert answer("3") == second
     assert answer("3", deliver=False) == second
     assert answer("4", deliver=False) == third
-    assert answer("5") is None  # what was staged only, nobody has
+    assert answer("5") is None  # a report that was not delivered has no successor
 
 
 def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
@@ -560,7 +560,7 @@ def test_another_process_s_writing_is_noticed(tmp_path: Path) -> None:
     daemon = Database(path)
     before = daemon.data_version()
     command_line = Database(path)
-    assert daemon.data_version() == before  # to open it is not to write
+    assert daemon.data_version() == before  # opening the ledger does not write to it
     Ledger(daemon).open_job("a", "1.2", None, "1.2.3")
     assert daemon.data_version() == before
     Ledger(command_line).hold(1, HELD, content="c")
@@ -576,7 +576,7 @@ def test_a_ledger_that_could_be_opened_to_read_only_is_found_out(
     Database(path).close()
     Database(path).prove_writable()
 
-    def to_read(where: Path, **options: Any) -> sqlite3.Connection:  # as SQLite itself does where it may not write
+    def to_read(where: Path, **options: Any) -> sqlite3.Connection:  # SQLite does this where it may not write
         return connect(f"file:{where}?mode=ro", uri=True, **options)
 
     monkeypatch.setattr(sqlite3, "connect", to_read)

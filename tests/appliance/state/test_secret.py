@@ -1,4 +1,4 @@
-"""The key of the hashes of identity: made once, kept from others, and never replaced in silence."""
+"""The key for hashes of identity is made once, readable only by its owner, and never silently replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A state folder, an outbox and settings that release 0.1.0 left, killed in the midst of its work, are taken up."""
+"""Work continues with state folder, outbox and settings of release 0.1.0, which was killed during its work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def volume() -> hd.Volume:
 
 
 def write_study(folder: Path) -> None:
-    """A part of the phantom and a circle on its middle slices, which lies off them where the study is to be refused."""
+    """A part of the phantom with circles on its middle slices, or beside the slices in the study to be refused."""
     slices = phantom.ct_datasets(volume(), folder.name)
     circle = [(47.5 + 28 * np.sin(a), 47.5 + 28 * np.cos(a)) for a in np.linspace(0, 2 * np.pi, 24, endpoint=False)]
     shift = 0.7 if folder.name == "refused" else 0.0
@@ -45,7 +45,7 @@ def write_study(folder: Path) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """The site as 0.1.0 left it; `late` is the slice that had not come."""
+    """The site as 0.1.0 left it; `late` is the slice that was not received."""
     shutil.copytree(RELEASE / "outbox", tmp_path / "outbox")
     (tmp_path / "state").mkdir()
     for name in ("audit-000001.jsonl", "heartbeat.json"):
@@ -60,7 +60,7 @@ def site(tmp_path: Path) -> Path:
         database.execute("UPDATE jobs SET sr_path = replace(sr_path, 'SITE', ?)", (str(tmp_path),))
         files = database.execute("SELECT path, size FROM files").fetchall()
         assert len(files) == len(list((tmp_path / "inbox").glob("*/*")))
-        for path, size in files:  # they are the same files, although nobody can set when an inode changed
+        for path, size in files:  # make the files count as unchanged, because the time of an inode change cannot be set
             known = os.stat(path)
             assert known.st_size == size
             stamp = known.st_mtime_ns + known.st_ctime_ns
@@ -111,11 +111,11 @@ def test_each_study_goes_on_where_it_was(site: Path, shipped_bundle: Path) -> No
         appliance.until(lambda: states(site) == ["delivered", "delivered", "refused", "delivered", "delivered"], 60)
         appliance.stop()
     after = answer("jobs", "--state", site / "state", "--json")
-    assert after[0] == before[0], "what was delivered stays"
+    assert after[0] == before[0], "a delivered report stays"
     assert after[2]["reason"]["code"] == before[2]["reason"]["code"] == ReasonCode.CONTOUR_OFF_SLICE
-    assert [row["attempts"] for row in after] == [0] * 5, "no second job, and a kill is no study's fault"
+    assert [row["attempts"] for row in after] == [0] * 5, "no second job, and no study is at fault for a kill"
     documents = sorted(path.name.split("-")[0] for path in (site / "outbox").iterdir())
-    # What 0.1.0 had delivered has no page; whatever was still to be delivered gets one.
+    # Reports that 0.1.0 delivered have no page; later ones have one.
     assert documents == ["PDF"] * 3 + ["SEG"] * 4 + ["SR"] * 4
     for path in (RELEASE / "outbox").iterdir():
         assert (site / "outbox" / path.name).read_bytes() == path.read_bytes()
@@ -127,7 +127,7 @@ def test_each_study_goes_on_where_it_was(site: Path, shipped_bundle: Path) -> No
     assert "staged" in called("show", 5, "--state", site / "state").stdout
     old = [json.loads(line)["sha256"] for line in (RELEASE / "audit-000001.jsonl").read_text().splitlines()]
     assert [entry.sha256 for entry in chain.entries(site / "state")][: len(old)] == old
-    # 0.1.0 knows schema 7, and refuses whatever is higher.
+    # 0.1.0 has schema 7 and refuses higher ones.
     assert schema_version(site) == SCHEMA_VERSION > 7
 
 

@@ -1,7 +1,7 @@
-"""What a worker that a file has taken over tries, and a small process that tries it.
+"""Attacks that a worker under a file's control could try, and a small process that tries them.
 
 Each try is a fork. Forks of a process that has loaded the libraries of the suite are slow, so ``python -m
-tests.appliance.workers.attacks`` loads none of them: it is told an attack on each line of its standard input, and
+tests.appliance.workers.attacks`` loads none of them: it reads an attack from each line of its standard input, and
 answers with a line.
 """
 
@@ -31,25 +31,25 @@ from lungstage.appliance.workers import confinement
 
 NOBODY = 65534
 IS_ROOT = os.geteuid() == 0
-ABI = min(confinement._syscall(444, None, 0, 1), 6)  # Landlock's version; -1 where the kernel has none
+ABI = min(confinement._syscall(444, None, 0, 1), 6)  # Landlock's version; -1 if the kernel has none
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What there is to be attacked."""
+    """The targets of the attacks."""
 
     outside: Path  # a folder with a file `there` and an empty folder `empty`
-    scratch: Path  # a folder that may be written to, with a file `mine`
+    scratch: Path  # a writable folder with a file `mine`
     victim: int  # another process of the same user
-    port: int  # somebody listens
+    port: int  # a server listens here
 
 
 Attack = Callable[[Scene], Any]
 
 
 def in_a_process(action: Callable[[], Any], *, user: int | None = None) -> int:
-    """Run `action` in a fork; its errno (0: it went well), or minus the signal that ended it."""
+    """Run `action` in a fork; return its errno (0: success), or minus the signal that ended it."""
     pid = os.fork()
     if pid == 0:
         status = 255
@@ -62,7 +62,7 @@ def in_a_process(action: Callable[[], Any], *, user: int | None = None) -> int:
             status = 0
         except OSError as error:
             status = error.errno or 254
-        except BaseException:  # an assertion's, say
+        except BaseException:  # for example of an assertion
             traceback.print_exc()
         finally:
             os._exit(status)
@@ -97,7 +97,7 @@ def there(scene: Scene) -> Path:
 
 
 def on_a_descriptor(action: Callable[[int], Any]) -> Attack:
-    """What may be done with a file that was opened to be read."""
+    """Try an action on a file that is open for reading."""
     return lambda scene: action(os.open(there(scene), os.O_RDONLY))
 
 
@@ -292,25 +292,25 @@ AS_ROOT: dict[str, Attack] = {
     "real time": lambda s: os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0)),
 }
 ATTACKS = FILES | NETWORK | PROGRAMS | OTHERS
-UNAVAILABLE = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY}  # free, on another kernel or file system
-# What a system may forbid by itself: other processes' memory, namespaces, parts of the kernel; what root may do
+UNAVAILABLE = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY}  # unconfined, on another kernel or file system
+# Attacks that a system may forbid by itself: on memory of other processes, namespaces, parts of the kernel, as root
 GUARDED = {
     "ptrace", "read memory", "read /proc/pid/mem", "write /proc/pid/mem", "read the environment", "open a descriptor",
     "read the map of memory", "steal a descriptor", "namespace", "io_uring", "execve of a file in memory", *AS_ROOT,
 }  # fmt: skip
-OF_ITS_OWN_USER = {"kill the parent", "own limits of the kernel"}  # which one that was root a moment ago is not
+OF_ITS_OWN_USER = {"kill the parent", "own limits of the kernel"}  # a process that was root before has another user
 DENIED = (errno.EPERM, errno.EACCES, errno.EXDEV, errno.ENOSYS)
 
 
 @contextmanager
 def made_scene(user: int | None) -> Iterator[Scene]:
-    """Make a scene whose files and victim belong to `user` (None: to the user of this process)."""
-    with tempfile.TemporaryDirectory() as root:  # pytest's own folders are shut to nobody
+    """Make a scene with files and victim of `user` (None: of the user of this process)."""
+    with tempfile.TemporaryDirectory() as root:  # the user "nobody" cannot enter pytest's own folders
         outside, scratch = Path(root, "outside"), Path(root, "scratch")
         for folder in (outside, scratch, outside / "empty"):
             folder.mkdir()
         (outside / "there").write_text("originals")
-        with suppress(OSError):  # not every file system has them
+        with suppress(OSError):  # not every file system has extended attributes
             os.setxattr(outside / "there", "user.here", b"x")
         (scratch / "mine").write_text("mine")
         if user is not None:
@@ -325,7 +325,7 @@ def made_scene(user: int | None) -> Iterator[Scene]:
 
 
 def tried(scene: Scene, name: str, *, user: int | None, abi: int | None) -> int:
-    """Try an attack in a process of its own, confined by version `abi` of Landlock (None: free); its errno."""
+    """Try an attack in a separate process, confined by version `abi` of Landlock (None: free); return its errno."""
 
     def attack() -> None:
         if abi is not None:
@@ -336,7 +336,7 @@ def tried(scene: Scene, name: str, *, user: int | None, abi: int | None) -> int:
 
 
 def main() -> None:
-    """Answer each line [attack, user, [version of Landlock, ...]] with what became of each try, in one new scene."""
+    """Answer each line [attack, user, [version of Landlock, ...]] with the result of each try, in one new scene."""
     for line in sys.stdin:
         name, user, versions = json.loads(line)
         with made_scene(user) as scene:

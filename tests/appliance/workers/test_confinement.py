@@ -1,7 +1,7 @@
-"""What a worker that a file has taken over tries, and what it must still be able to do.
+"""Attacks that a worker under a file's control could try, and what it must still be able to do.
 
-Each attack runs in a process of its own twice at least: free, where it must succeed (else it would prove nothing), and
-confined, where it must fail; so it is for each version of Landlock, and for root as for nobody.
+Each attack runs at least twice, in separate processes: free, where it must succeed (or the test shows nothing), and
+confined, where it must fail. This is tested for each version of Landlock, and for the users root and nobody.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def test_it_still_ends_when_its_parent_does(scene: Scene) -> None:
 
     assert in_a_process(parent) == 0
     os.close(write)
-    assert os.read(read, 1) == b""  # nobody holds the other end any more
+    assert os.read(read, 1) == b""  # no process has the other end open any more
     os.close(read)
 
 
@@ -247,7 +247,7 @@ def test_a_folder_that_is_not_there_changes_nothing(tmp_path: Path) -> None:
 
 
 def verdict(column: int, number: int, *arguments: int, architecture: int | None = None) -> int:
-    """What becomes of a call: the filter, in a model of the machine that runs it."""
+    """The filter's decision on a call, by a model of the machine that runs the filter."""
     marks = [mark for _, mark, _ in confinement._ARCHITECTURES.values()]
     words = struct.pack("=iIQ6Q", number, architecture or marks[column], 0, *arguments, *[0] * (6 - len(arguments)))
     program = confinement._program(column, marks[column], 1234)
@@ -268,7 +268,7 @@ def verdict(column: int, number: int, *arguments: int, architecture: int | None 
 
 
 ALLOWED, EPERM, ENOSYS, KILLED = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x80000000
-THREAD = 0x3D0F00  # how glibc starts one
+THREAD = 0x3D0F00  # the flags with which glibc starts a thread
 
 
 @pytest.mark.parametrize("column", [0, 1], ids=confinement._ARCHITECTURES)
@@ -480,7 +480,7 @@ main()
 def test_a_worker_works_and_can_do_no_more(
     tmp_path: Path, shipped_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process that the daemon starts, but that it attacks with all libraries loaded, as it first answers."""
+    """Like the daemon's process, but at its first answer, with all libraries loaded, it tries the attacks."""
     skip_where_nothing_confines()
     monkeypatch.setattr(process, "PROGRAM", TAKEN_OVER)
     scratch = tmp_path / "scratch"

@@ -1,4 +1,4 @@
-"""A worker that a file has taken over: whatever it says, nothing of it runs in the daemon, and nobody waits for it."""
+"""A worker under a file's control: nothing that it sends runs in the daemon, and nothing waits for it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NOTHING = REQUEST.answered(())
 
 
 class Bomb:
-    """Makes a file of whoever unpickles it."""
+    """Makes a folder in the process that unpickles it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -60,7 +60,7 @@ class Bomb:
 
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., WorkerProcess]]:
-    """Makes workers that run another program: an answer to being set up, then what it says."""
+    """Makes workers that run another program: it answers the set-up, then runs `then`."""
     made: list[WorkerProcess] = []
 
     def one(then: str, seconds: float = 60.0, set_up: bytes = SET_UP) -> WorkerProcess:
@@ -107,7 +107,7 @@ def test_garbage_ends_the_worker_and_is_told_as_a_defect(name: str, play: Callab
     with pytest.raises(DefectError) as caught:
         worker.call(REQUEST)
     assert caught.value.defect == {"error": "MalformedAnswer", "frames": "ReadHeaders"}
-    assert caught.value.__suppress_context__  # which would quote the answer in a traceback
+    assert caught.value.__suppress_context__  # a context would quote the answer in a traceback
     assert worker.pid is None
     assert not psutil.pid_exists(pid)
 
@@ -117,12 +117,12 @@ def test_a_pickle_is_not_opened(form: str, play: Callable[..., WorkerProcess], t
     bomb = pickle.dumps((True, Bomb(tmp_path / "ran")))
     said = {
         "a frame": framed(bomb), "an answer": framed(b"+" + framed(bomb)),
-        "a connection's message": len(bomb).to_bytes(4, "big") + bomb,  # as multiprocessing has it
+        "a connection's message": len(bomb).to_bytes(4, "big") + bomb,  # the format of multiprocessing
     }  # fmt: skip
     with pytest.raises((DefectError, ExhaustedError)):
         play(saying(said[form]), seconds=0.5).call(REQUEST)
     assert not (tmp_path / "ran").exists()
-    pickle.loads(bomb)  # it is sharp
+    pickle.loads(bomb)  # it works when it is unpickled
     assert (tmp_path / "ran").exists()
 
 
@@ -202,7 +202,7 @@ def test_who_does_not_heed_that_limit_meets_the_other(play: Callable[..., Worker
 
 
 def test_what_was_said_unasked_is_no_answer(play: Callable[..., WorkerProcess], tmp_path: Path) -> None:
-    """Else every answer would be taken for that to the request after it."""
+    """Otherwise every answer would count as that to the next request."""
     unasked = REQUEST.failed(Unavailable("unasked"))
     first = f"os.mkdir({str(tmp_path / 'spoken')!r}); say({framed(unasked)!r})"
     worker = play(
@@ -230,7 +230,7 @@ def test_one_that_has_ended_reads_from_nobody_else_s_file(play: Callable[..., Wo
     worker.set_up()
     worker.end()
     (tmp_path / "file").write_bytes(framed(NOTHING))
-    others = [os.open(tmp_path / "file", os.O_RDONLY) for _ in range(64)]  # among which its own numbers
+    others = [os.open(tmp_path / "file", os.O_RDONLY) for _ in range(64)]  # among them the worker's former numbers
     try:
         assert worker.has_answered()
         with pytest.raises(ExhaustedError):
@@ -243,5 +243,5 @@ def test_one_that_has_ended_reads_from_nobody_else_s_file(play: Callable[..., Wo
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What passes between daemon and workers: it comes through as it was, and nothing else is taken for it."""
+"""Data between daemon and workers arrive unchanged, and no other bytes are accepted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from lungstage.appliance.workers.worker import seal, unseal
 from tests.support.enhanced import enhanced_rtstruct_study, enhanced_seg_study
 from tests.support.studies import Polygon, Study, rtstruct_study, seg_study
 
-# A file's name is any bytes but these two; what a header says is any text that a character set can hold.
+# A file name may contain all bytes but these two; a header may contain any text of a character set.
 NAMES = st.binary(min_size=1, max_size=12).filter(lambda name: not {0, ord("/")} & set(name))
 PATHS = NAMES.map(lambda name: Path("/in", os.fsdecode(name)))
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -95,7 +95,7 @@ PLANS = st.builds(pipeline.Plan, CASES, some(st.tuples(REGIONS, SLICES), 2), WOR
 
 
 def bare(value: Any) -> Any:
-    """Take a value apart, down to the bits of its numbers, so that equal means identical."""
+    """Split a value into its parts, down to the bits of numbers, so that equal means identical."""
     if dataclasses.is_dataclass(value):
         return type(value).__name__, [bare(getattr(value, field.name)) for field in dataclasses.fields(value)]
     if isinstance(value, np.ndarray):
@@ -168,7 +168,7 @@ def test_a_sealed_plan_makes_the_same_report_to_the_byte(name: str, tmp_path: Pa
     assert (sealed.fingerprint, sealed.instances) == (plan.fingerprint, plan.instances)
     opened = unseal(sealed)
     assert bare(opened) == bare(plan)
-    # What the bundle is meant for is no matter here, and these studies are not it.
+    # These studies are outside the intended use, which does not matter here.
     use = bundle.manifest.intended_use.model_copy(update=dict.fromkeys(FAR, 1e9))
     tolerant = dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"intended_use": use}))
     made = [
@@ -277,7 +277,7 @@ def test_the_longest_message_is_cut_and_not_lost() -> None:
 
 
 def spoilt(written: bytes, where: tuple[Any, ...], value: object) -> bytes:
-    """Put another value into the JSON of an answer; `...` takes it out."""
+    """Put another value into the JSON of an answer; `...` removes it."""
     length = int.from_bytes(written[1:9], "big")
     text, parts = json.loads(written[9 : 9 + length]), written[9 + length :]
     at = text
@@ -347,7 +347,7 @@ SPOILT: dict[str, tuple[Request[Any], bytes, tuple[Any, ...], object]] = {
 @pytest.mark.parametrize("name", SPOILT)
 def test_a_spoilt_answer_is_none(name: str) -> None:
     request, written, where, value = SPOILT[name]
-    request.read(written)  # while this is one
+    request.read(written)  # the unchanged bytes are an answer
     with pytest.raises(ValueError):  # noqa: PT011  (whatever is wrong with it)
         request.read(spoilt(written, where, value))
 
@@ -362,7 +362,7 @@ def test_a_document_is_known_by_the_digest_of_its_bytes() -> None:
 @settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_bytes_are_an_answer_or_none(data: st.DataObject) -> None:
-    """Whatever they are, nothing but ValueError is raised, and what is read is of the type that was asked for."""
+    """For any bytes, only ValueError is raised, or the value has the requested type."""
     request, answer = data.draw(st.sampled_from(ANSWERED))
     content = bytearray(data.draw(st.sampled_from([request.answered(answer), REFUSAL, DEFECT])))
     for _ in range(data.draw(st.integers(1, 3))):

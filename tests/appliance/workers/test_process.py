@@ -1,4 +1,4 @@
-"""The processes that meet the files: what one does or suffers never reaches the daemon."""
+"""The processes that read the files: their faults and crashes never reach the daemon."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def make(setting: Setting) -> Iterator[Callable[..., WorkerProcess]]:
 
 @pytest.fixture(scope="module")
 def shared(shipped_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
-    """A process for whoever has no limits of its own; one that was ended is made anew with the next request."""
+    """A process for tests without their own limits; after an end, it starts again with the next request."""
     few = RobustnessOptions(perturbations=3)
     scratch = tmp_path_factory.mktemp("scratch")
     process = WorkerProcess(
@@ -112,7 +112,7 @@ def test_errors_come_through_as_what_they_are(shared: WorkerProcess, tmp_path: P
         process.call(ReadHeaders(tmp_path / "DOE^JANE\0"))
     assert defect.value.defect["error"] == "ValueError"
     assert "DOE" not in json.dumps(defect.value.defect)
-    assert process.pid == pid  # it was the same process throughout
+    assert process.pid == pid  # the process is still the same
 
 
 def test_a_kernel_short_of_memory_takes_a_process_at_work_before_the_daemon(shared: WorkerProcess) -> None:
@@ -167,7 +167,7 @@ def test_what_computes_for_too_long_is_ended(
     bomb = tmp_path / "bomb"
     content = path.read_bytes()
     pixels = content.rindex(b"\xe0\x7f\x10\x00OW\0\0") + 8
-    with bomb.open("wb") as file:  # pixels of 4 GB, as a hole in the file, all of which are read for their digest
+    with bomb.open("wb") as file:  # pixels of 4 GB as a hole in the file; all are read for the digest
         file.write(content[:pixels] + (2**32 - 2).to_bytes(4, "little"))
         file.truncate(file.tell() + 2**32 - 2)
     process.set_up()
@@ -207,7 +207,7 @@ def test_a_bundle_that_does_not_prove_itself_is_refused(setting: Setting) -> Non
     with pytest.raises(Refused) as caught:
         process.set_up()
     assert caught.value.reason.code is ReasonCode.BUNDLE_HASH_MISMATCH
-    with pytest.raises(Unavailable):  # where it is a file that is asked about, that file is not to blame
+    with pytest.raises(Unavailable):  # a request about a file does not make the file at fault
         process.call(ReadHeaders(Path("nowhere")))
     process.end()
 
@@ -298,7 +298,7 @@ def test_processes_end_with_their_parent(setting: Setting) -> None:
     os.close(write)
     with open(read) as told:
         child = psutil.Process(int(told.readline()))
-    child.suspend()  # so that it cannot notice by itself
+    child.suspend()  # so that it cannot notice the end by itself
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
     gone, _ = psutil.wait_procs([child], timeout=10)
@@ -319,11 +319,11 @@ def test_several_processes_work_side_by_side_and_nobody_waits_for_another_to_com
 
     until(pool.free)
     pool.ask("first", ReadHeaders(path))
-    assert not pool.free()  # the other is only now being started
+    assert not pool.free()  # the other process is still starting
     (other,) = (process for process in made if process.is_coming_up())
     assert other.descriptor in pool.descriptors()
     until(lambda: have_finished("first"))
-    assert pool.free()  # whether or not the other has come up
+    assert pool.free()  # also if the other has not started yet
     until(lambda: not other.is_coming_up())
     assert pool.descriptors() == []
 
@@ -342,7 +342,7 @@ def test_several_processes_work_side_by_side_and_nobody_waits_for_another_to_com
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
     os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
-    assert pool.free()  # the other stands in
+    assert pool.free()  # the other process is free
     pool.ask("fourth", ReadHeaders(path))
     until(lambda: have_finished("fourth"))
     assert [header.path for header in became["fourth"].result()] == [path]
@@ -363,5 +363,5 @@ def test_a_process_that_does_not_come_up_is_told_to_whoever_asks(setting: Settin
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)
