@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ LEAST_REACH_MM: Final = 8.0
 """A correction changes the mask within this share of the tumour's expected radius, and at least within 8 mm."""
 
 CERTAIN_MM: Final = 1.5
-"""Voxels that are this close to a correction follow it, whatever the network says."""
+"""Voxels that are this close to a correction, and its nearest voxel, follow it, whatever the network says."""
 
 
 def draw(volume: hd.Volume, prompt: Prompt, network: Network, base: Mask | None = None) -> Mask:
@@ -52,10 +53,27 @@ def draw(volume: hd.Volume, prompt: Prompt, network: Network, base: Mask | None 
         drawn[box] = _one_part(found, prompt.centre, seen)
     else:
         drawn = base.copy()
-    if prompt.corrections:
-        box, wanted, seen = _found(volume, prompt, network)
-        drawn[box] = _corrected(drawn[box], wanted, prompt, seen.get_geometry())
-    return smoothed(drawn, volume, prompt.smooth) if prompt.smooth else drawn
+    for group in _groups(prompt):
+        box, wanted, seen = _found(volume, group, network)
+        drawn[box] = _corrected(drawn[box], wanted, group, seen.get_geometry())
+    if prompt.smooth:
+        drawn = smoothed(drawn, volume, prompt.smooth)
+    _follow(drawn, prompt, volume.get_geometry())
+    return drawn
+
+
+def _groups(prompt: Prompt) -> Iterator[Prompt]:
+    """Separate corrections near the expected tumour from those far away: a window for these has larger voxels."""
+
+    def is_near(point: Point) -> bool:
+        return math.dist(prompt.centre, point) <= prompt.reach + LEAST_REACH_MM
+
+    for near in (True, False):
+        include, exclude = (
+            tuple(point for point in points if is_near(point) is near) for points in (prompt.include, prompt.exclude)
+        )
+        if include or exclude:
+            yield replace(prompt, include=include, exclude=exclude)
 
 
 def _found(volume: hd.Volume, prompt: Prompt, network: Network) -> tuple[tuple[Any, ...], Mask, hd.Volume]:
@@ -68,16 +86,31 @@ def _found(volume: hd.Volume, prompt: Prompt, network: Network) -> tuple[tuple[A
 
 
 def _corrected(drawn: Mask, wanted: Mask, prompt: Prompt, grid: hd.VolumeGeometry) -> Mask:
-    """Take over what corrections changed, only around their points and only in their direction."""
-    drawn = drawn.copy()
+    """Take over what corrections changed: around their points, and in the direction of the nearest point only."""
     reach = max(LEAST_REACH_MM, CORRECTION_SHARE * prompt.reach)
+    include, exclude = (_distances(points, reach, grid) for points in (prompt.include, prompt.exclude))
+    added = (include <= np.minimum(exclude, reach)) & wanted
+    removed = (exclude <= reach) & (exclude < include) & ~wanted
+    corrected: Mask = (drawn | added) & ~removed
+    return corrected
+
+
+def _follow(drawn: Mask, prompt: Prompt, grid: hd.VolumeGeometry) -> None:
+    """Let the voxels at the corrections follow them, in place."""
+    reach = max(CERTAIN_MM, float(np.linalg.norm(grid.affine[:3, :3], axis=0).max()))
     for points, belongs in ((prompt.include, True), (prompt.exclude, False)):
         for point in points:
             box, distance = _around(point, reach, grid)
-            part = drawn[box]
-            near = (distance <= reach) & (wanted[box] == belongs)
-            part[near | (distance <= CERTAIN_MM)] = belongs
-    return drawn
+            drawn[box][distance <= max(CERTAIN_MM, float(distance.min(initial=np.inf)))] = belongs
+
+
+def _distances(points: Sequence[Point], reach: float, grid: hd.VolumeGeometry) -> Floats:
+    """Distance of each voxel to the nearest point in mm, up to `reach`; larger or infinite beyond."""
+    distances = np.full(grid.spatial_shape, np.inf, dtype=np.float32)
+    for point in points:
+        box, distance = _around(point, reach, grid)
+        np.minimum(distances[box], distance, out=distances[box])
+    return distances
 
 
 def _around(point: Point, reach: float, grid: hd.VolumeGeometry) -> tuple[tuple[Any, ...], Floats]:
@@ -103,7 +136,8 @@ def smoothed(mask: Mask, volume: hd.Volume, width: float) -> Mask:
     where = np.argwhere(mask)
     low, high = np.maximum(where.min(axis=0) - margin, 0), np.minimum(where.max(axis=0) + margin + 1, mask.shape)
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    image = sitk.GetImageFromArray(np.pad(mask[box].astype(np.float32), 4))  # the filter needs four voxels
+    # The filter needs four voxels. Where the CT ends, the tumour goes on as it was.
+    image = sitk.GetImageFromArray(np.pad(mask[box].astype(np.float32), 4, mode="edge"))
     image.SetSpacing(steps[::-1].tolist())
     blurred = sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(image, width))[4:-4, 4:-4, 4:-4]
     count = int(np.count_nonzero(mask))

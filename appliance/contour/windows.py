@@ -51,7 +51,7 @@ class Window:
         width = 2 * (reach + MARGIN_MM)
         spacing = max(1.0, width / MOST)
         wanted = min(max(LEAST, MULTIPLE * math.ceil(width / spacing / MULTIPLE)), MOST)
-        low, high = _extent(grid)
+        low, high = extent(grid)
         origin, sides = [], []
         for c, first, last in zip(centre, low, high, strict=True):
             room = MULTIPLE * int((last - first) / spacing // MULTIPLE)
@@ -84,7 +84,7 @@ class Window:
         return affine
 
 
-def _extent(grid: hd.VolumeGeometry) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def extent(grid: hd.VolumeGeometry) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Lowest and highest (x, y, z) of a CT's voxel centres in mm."""
     ends = np.array(np.meshgrid(*[(0, size - 1) for size in grid.spatial_shape], indexing="ij")).reshape(3, -1)
     at = grid.affine[:3, :3] @ ends + grid.affine[:3, 3:]

@@ -76,6 +76,7 @@ class Unknown(StrEnum):
     TOO_SMALL = "too_small"  # one voxel is larger than the distance between contours of different people
     FLAT = "flat"  # all of its voxels have the same value
     TOO_FEW = "too_few"  # most versions could not be measured
+    OFF = "off"  # it was not tested
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -16,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from lungstage.appliance import __version__
-from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.documents import Language
 from lungstage.appliance.contract.errors import Refused, Unavailable
+from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.page import words
 from lungstage.appliance.page.access_log import AccessLog
 from lungstage.appliance.page.accounts import TOKEN_USER, Account, Token, Users
@@ -34,6 +35,28 @@ _PLACE = re.compile(r"/(\?[a-z0-9=&-]*|study/[0-9]{1,18}(/contour)?|status|login
 
 POLL: Final = "x-lungstage-poll"
 """Header of what a page asks for by itself, which keeps no session alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A contour that was confirmed in the page.
+
+    Attributes
+    ----------
+    person
+        Who confirmed it.
+    document, sop_instance_uid
+        Name of its file in the inbox, and its UID.
+    """
+
+    person: str
+    document: str
+    sop_instance_uid: str
+
+    def is_expected(self, headers: Iterable[Header], inbox: Path) -> bool:
+        """Whether its file lies in the inbox, and the daemon has not recorded it."""
+        is_recorded = any(header.sop_instance_uid == self.sop_instance_uid for header in headers)
+        return not is_recorded and (inbox / self.document).exists()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +76,7 @@ class Context:
     confirming
         Lock for writing confirmed contours.
     confirmed
-        Who confirmed a contour of a case, by the case and by the region that it replaces; since this start.
+        The last contour that was confirmed of each case since this start.
     """
 
     site: Site
@@ -68,7 +91,7 @@ class Context:
     templates: Environment
     alert_age: timedelta
     confirming: asyncio.Lock
-    confirmed: dict[tuple[str, RegionChoice | None], str]
+    confirmed: dict[str, Confirmed]
 
     @property
     def cookie(self) -> str:

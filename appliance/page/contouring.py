@@ -18,12 +18,13 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from lungstage.appliance.contour.prompts import Kind, Prompt
 from lungstage.appliance.contour.windows import Point
 from lungstage.appliance.contract.errors import Unavailable
-from lungstage.appliance.page.context import NotThereError, Visit, page
+from lungstage.appliance.page.context import Confirmed, NotThereError, Visit, page
 from lungstage.appliance.page.records import first_file
 from lungstage.appliance.page.study import asked_region, look, picture_of, places, region_named, study_of
 from lungstage.appliance.report import outbox
 from lungstage.appliance.report.contour import PersonNameError, person_name
-from lungstage.appliance.staging.sketching import MOST_CORRECTIONS, Draft
+from lungstage.appliance.staging.prompting import MOST_CORRECTIONS
+from lungstage.appliance.staging.sketching import Draft, Sketched
 from lungstage.appliance.staging.viewing import PLANES, WINDOWS
 from lungstage.appliance.state.job import RESTING_STATES
 
@@ -69,7 +70,8 @@ async def sketch(visit: Visit) -> Response:
         drafts.popitem(last=False)
     parts = visit.say("contour.parts", parts=found.parts) if found.parts > 1 else ""
     told = {
-        "sketch": name, "images": found.images, "keys": found.keys, "rivals": found.rivals, "parts": parts,
+        "sketch": name, "images": found.images, "keys": found.keys, "parts": parts,
+        "others": _of_others(visit, found),
         "volume": visit.say("contour.volume", volume=visit.say.number(found.volume_mm3 / 1000)),
     }  # fmt: skip
     return JSONResponse(told)
@@ -96,8 +98,6 @@ async def confirm(visit: Visit) -> Response:
     if inbox is None:
         raise Unavailable("The page does not know the inbox. Start it with --inbox, or with the daemon's --config.")
     draft = _sketched(visit, job.id, form.get("sketch", ""))
-    # The daemon needs a moment to record the contour of another operator, so it is remembered here, too.
-    place = job.case_key, draft.base
     async with visit.context.confirming:
         headers = await visit.context.records.headers(job, afresh=True)
         async with visit.session.drawing:
@@ -105,19 +105,29 @@ async def confirm(visit: Visit) -> Response:
                 headers, job.case_key, draft, person, datetime.now(UTC).astimezone().replace(microsecond=0),
                 form.get("images", ""),
             )  # fmt: skip
-        if (first := visit.context.confirmed.get(place)) not in (None, person):
-            raise NotThereError(visit.say("contour.rival", name=first))
+        # The daemon needs a moment to record a contour, so the last one of each case is remembered here, too.
+        last = visit.context.confirmed.get(job.case_key)
+        is_another = last is not None and (last.person, last.document) != (person, document.name)
+        if last is not None and is_another and last.is_expected(headers, inbox):
+            raise NotThereError(visit.say("contour.just_confirmed", name=last.person))
         try:
             await run_in_threadpool(outbox.deliver, [document], inbox)
         except OSError as error:
             raise Unavailable(
                 "The contour could not be written into the inbox. Give the page write access to it, and confirm again."
             ) from error
-        visit.context.confirmed[place] = person
+        visit.context.confirmed[job.case_key] = Confirmed(person, document.name, document.sop_instance_uid)
     await visit.context.log.tell(
         "contour_confirmed", visit.session.account.user, visit.client, jobs=[job.id], document=document.name
     )
     return RedirectResponse(f"/study/{job.id}?confirmed=yes#state", 303)
+
+
+def _of_others(visit: Visit, found: Sketched) -> str:
+    """Say what the contour means for those that other persons confirmed; empty if there are none."""
+    if found.rivals:
+        return visit.say("contour.rival", name=", ".join(found.rivals))
+    return visit.say("contour.replaced", name=", ".join(found.replaced)) if found.replaced else ""
 
 
 def _sketched(visit: Visit, job: int, name: str) -> Draft:

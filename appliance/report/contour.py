@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -31,7 +31,8 @@ from lungstage.appliance.report.segmentation import segmentation_of
 _DRAFT_SUFFIX: Final = ", draft"
 _LONGEST_NAME = 64  # characters of a component group of a Person Name (PS3.5, VR PN)
 _SERIES_NUMBER = 9005
-_NO_NAME = re.compile(r"[\\\x00-\x1f\x7f]")
+_MOST_COMPONENTS = 5
+_NOT_IN_A_NAME = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # characters that nobody sees, or that turn the others
 
 
 class PersonNameError(LungstageError):
@@ -130,13 +131,17 @@ def person_name(name: str) -> str:
     Raises
     ------
     PersonNameError
-        It is empty, too long, or contains a separator of values or groups.
+        It has no letter, is too long, or contains a separator of values or groups, or invisible characters.
     """
-    plain = " ".join(name.split())
-    if not plain.strip("^ ") or len(plain) > _LONGEST_NAME or _NO_NAME.search(name) or "=" in name:
+    plain = " ".join(filter(None, name.split(" ")))
+    kinds = {unicodedata.category(character) for character in plain}
+    if (
+        not any(kind.startswith("L") for kind in kinds) or kinds & _NOT_IN_A_NAME or set("\\=") & set(plain)
+        or len(plain) > _LONGEST_NAME or plain.count("^") >= _MOST_COMPONENTS
+    ):  # fmt: skip
         raise PersonNameError(
-            f"A person's name must have 1 to {_LONGEST_NAME} characters, without backslash, equals sign or control "
-            "characters. Write Family^Given, or the name in plain words."
+            f"A person's name must have letters, and at most {_LONGEST_NAME} characters. It must not contain "
+            "backslashes, equals signs or invisible characters. Write Family^Given, or the name in plain words."
         )
     return plain
 

@@ -33,7 +33,9 @@ def answer(context: ReportContext) -> str:
     if result.stage is Stage.INDETERMINATE:
         found = result.robustness
         why = (
-            "small changes of contour and image change the answer"
+            "the contour is semi-automatic, and it is not known if the answer is robust"
+            if found is not None and found.withheld and found.unknown is not None
+            else "small changes of contour and image change the answer"
             if found is not None and found.withheld
             else f"the measurements favour one {words.kind}, but it is not shown to be correct at this prevalence"
             if withheld

@@ -185,7 +185,7 @@ def write_contour(
         As :func:`take_over`.
     """
     if confirmed_by is not None:
-        person_name(confirmed_by)
+        confirmed_by = person_name(confirmed_by)  # as it is written: spaces more or less make no other contour
     answer: dict[str, Any] = dict.fromkeys(("status", "reason", "seg", "roi"))
     answer["components"] = []
     found: Scan | None = None

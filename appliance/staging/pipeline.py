@@ -52,7 +52,7 @@ from lungstage.appliance.staging.intended_use import (
 from lungstage.appliance.staging.measure import PlacedRegion, Stopwatch, measure
 from lungstage.appliance.staging.outcome import outcome
 from lungstage.appliance.staging.parts import prove_linked, prove_parts, prove_study
-from lungstage.appliance.staging.robustness import try_out, withheld
+from lungstage.appliance.staging.robustness import try_out, withheld, withheld_unless_robust
 from lungstage.appliance.staging.robustness import warnings as robustness_warnings
 
 _USUAL = DocumentOptions()
@@ -353,14 +353,12 @@ def stage(
     assisted = contour_warnings([region for region, _ in plan.regions])
     if assisted and not manifest.is_validated_on_assisted:
         assisted += (NOT_VALIDATED,)
-    of_robustness: tuple[str, ...] = ()
     if robustness.perturbations:
         with watch.step("robustness"):
             found = try_out(measurement, result, bundle, rule, covariates.values, robustness)
-            # On a semi-automatic contour an answer must be robust, whatever the site does with others.
-            gate = replace(robustness, not_robust="indeterminate") if assisted else robustness
-            result = withheld(replace(result, robustness=found), gate)
-            of_robustness = tuple(robustness_warnings(result.robustness or found))
+            result = replace(result, robustness=found)
+    result = withheld_unless_robust(result) if assisted else withheld(result, robustness)
+    of_robustness = () if result.robustness is None else tuple(robustness_warnings(result.robustness))
     # Semi-automatic contours come first, then the other warnings in order of importance.
     warnings = tuple(dict.fromkeys((*assisted, *of_domain, *of_robustness, *of_input)))
     descriptors = None

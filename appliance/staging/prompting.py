@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lungstage.appliance import __version__
-from lungstage.appliance.contour.drawing import Mask, draw
+from lungstage.appliance.contour.drawing import CERTAIN_MM, Mask, draw
 from lungstage.appliance.contour.prompts import Prompt
-from lungstage.appliance.contour.windows import Point, Window, covered
+from lungstage.appliance.contour.windows import Point, Window, covered, extent
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.cases import assemble, the_one_case
 from lungstage.appliance.dicom.completeness import ReferenceSlices
@@ -32,11 +32,15 @@ from lungstage.appliance.staging.one_shot import Scan
 NAME: Final = "Tumour"
 """Name of a region that a person draws here. The ROI rule accepts it."""
 
+MOST_CORRECTIONS: Final = 400
+"""Points of all corrections together; a stroke of the brush consists of points."""
+
 LEAST_MM: Final = 5.0
 MOST_MM: Final = 200.0
 """Limits of a diameter, and of the longest side of a box."""
 
-_SAME_SLICE_MM = 5.0  # the ends of a line in one slice differ by rounding only
+_SAME_SLICE_MM = 2.0  # the ends of a line in one slice differ by rounding only
+_FAR_MM = 40.0  # beyond twice the expected radius, a correction is a slip of the mouse
 _AIR_HU = -850  # a line through ground glass has more than that
 _BONE_HU = 300
 _INNER = 0.8  # of the line: its ends may lie in lung
@@ -76,6 +80,7 @@ def draw_contour(
 
 def _drawn(found: Scan, prompt: Prompt, bundle: ContourBundle) -> Drawn:
     require_size(prompt)
+    require_corrections(prompt)
     case = the_one_case(assemble(images_of(found)), lambda one: True)
     prove_one_patient(case.headers)
     stack = Stack.of(case.images)
@@ -85,6 +90,7 @@ def _drawn(found: Scan, prompt: Prompt, bundle: ContourBundle) -> Drawn:
         affine_of(first, spacing), (len(stack.images), first.rows, first.columns), coordinate_system="PATIENT"
     )
     require_inside(prompt, grid)
+    require_one_slice(prompt, grid, stack.normal, spacing[0])
     shown, _, _ = covered(grid, Window.around(prompt.centre, prompt.span, grid))
     images = tuple(with_pixel_digest(image) for image in stack.images[shown])
     volume = read_volume(ReferenceSlices(images, spacing, ())).volume
@@ -104,7 +110,10 @@ def draw_checked(volume: hd.Volume, prompt: Prompt, bundle: ContourBundle, base:
         require_tissue(prompt, volume)
     mask = draw(volume, prompt, bundle.network, base)
     if not mask.any():
-        raise _refused("No contour was found there. Draw the longest diameter of the tumour, from edge to edge")
+        raise _refused(
+            "The corrections leave nothing of the contour. Take the last one back" if prompt.corrections
+            else "No contour was found there. Draw the longest diameter of the tumour, from edge to edge"
+        )  # fmt: skip
     return mask
 
 
@@ -112,11 +121,17 @@ def origin_of(bundle: ContourBundle, prompt: Prompt) -> Origin:
     """Return how a contour was drawn, for its SEG: the network, and everything that it was given."""
     told = [(prompt.kind, prompt.points), ("include", prompt.include), ("exclude", prompt.exclude)]
     account = [(kind, " ".join(map(_told, points))) for kind, points in told if points]
+    if prompt.smooth:
+        account.append(("smooth", f"{prompt.smooth:g} mm"))
     manifest = bundle.manifest
     return Origin(
         f"lungstage {manifest.name}", manifest.version, f"lungstage {__version__}",
         account=(*account, ("bundle", bundle.digest[:12])),
     )  # fmt: skip
+
+
+def _place(point: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.1f}' for value in point)}) mm"
 
 
 def _told(point: Point) -> str:
@@ -134,27 +149,72 @@ def require_size(prompt: Prompt) -> None:
     size, what = (math.dist(first, second), "diameter") if prompt.kind == "diameter" else (max(sides), "box")
     if not LEAST_MM <= size <= MOST_MM:
         raise _refused(
-            f"The {what} measures {size:.1f} mm. It must measure {LEAST_MM:g} to {MOST_MM:g} mm. Draw it from edge to "
+            f"The {what} measures {size:.4g} mm. It must measure {LEAST_MM:g} to {MOST_MM:g} mm. Draw it from edge to "
             "edge of the tumour"
         )
     if prompt.kind == "box" and min(sides) < 1:
         raise _refused("The box is flat. Give two opposite corners that differ in x, y and z")
-    if prompt.kind == "diameter" and sides[2] > max(_SAME_SLICE_MM, 0.5 * size):
+
+
+def require_corrections(prompt: Prompt) -> None:
+    """Refuse too many corrections, and a point that belongs to the tumour and does not."""
+    if len(prompt.corrections) > MOST_CORRECTIONS:
         raise _refused(
-            f"The ends of the diameter lie on different slices, {sides[2]:.1f} mm apart. Draw both ends in one slice"
+            f"There are more than {MOST_CORRECTIONS} points of corrections. Confirm the contour with fewer, then "
+            "correct the confirmed contour"
         )
+    for point in prompt.include:
+        if any(math.dist(point, other) <= CERTAIN_MM for other in prompt.exclude):
+            raise _refused(
+                f"The point {_place(point)} is said to belong to the tumour, and not to belong to it. Keep one of the "
+                "two corrections"
+            )
 
 
 def require_inside(prompt: Prompt, grid: hd.VolumeGeometry) -> None:
-    """Refuse points outside the CT; half a voxel beyond the outer centres still belongs to it."""
+    """Refuse points outside the CT, and corrections far from the tumour.
+
+    Half a voxel beyond the outer centres still belongs to the CT.
+    """
     points = np.array([(*point, 1.0) for point in (*prompt.points, *prompt.corrections)])
     at = (np.linalg.inv(grid.affine) @ points.T)[:3].T
     outside = ((at < -0.5) | (at > np.array(grid.spatial_shape) - 0.5)).any(axis=1)
     if outside.any():
-        first = points[outside][0][:3]
+        spans = ", ".join(
+            f"{name} from {low:.1f} to {high:.1f}" for name, low, high in zip("xyz", *extent(grid), strict=True)
+        )
         raise _refused(
-            f"The point ({', '.join(f'{value:.1f}' for value in first)}) mm lies outside the CT. Give patient "
-            "coordinates x,y,z in mm, as the viewer shows them"
+            f"The point {_place(points[outside][0][:3])} lies outside the CT ({spans} mm). Give patient coordinates "
+            "x,y,z in mm, as the viewer shows them"
+        )
+    furthest = 2 * prompt.reach + _FAR_MM
+    for point in prompt.corrections:
+        if (distance := math.dist(prompt.centre, point)) > furthest:
+            raise _refused(
+                f"The correction at {_place(point)} lies {distance:.0f} mm from the middle of the tumour. At most "
+                f"{furthest:.0f} mm are possible. Take it back, or draw a new contour"
+            )
+
+
+def require_one_slice(prompt: Prompt, grid: hd.VolumeGeometry, normal: npt.NDArray[np.float64], step: float) -> None:
+    """Refuse a diameter whose ends lie neither in one acquired slice nor in one axial plane of voxels.
+
+    Parameters
+    ----------
+    prompt, grid
+        What a person has drawn, and the voxels of the CT.
+    normal, step
+        (3,) unit vector across the acquired slices, and their distance in mm.
+    """
+    if prompt.kind != "diameter":
+        return
+    line = np.subtract(*map(np.array, prompt.points))
+    steps = np.linalg.norm(grid.affine[:3, :3], axis=0)
+    axial = int(np.argmax(np.abs(grid.affine[2, :3] / steps)))
+    across, axially = abs(float(line @ normal)), abs(float(line @ grid.affine[:3, axial] / steps[axial]))
+    if across > max(_SAME_SLICE_MM, step) and axially > max(_SAME_SLICE_MM, float(steps[axial])):
+        raise _refused(
+            f"The ends of the diameter lie on different slices, {across:.1f} mm apart. Draw both ends in one slice"
         )
 
 

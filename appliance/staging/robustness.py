@@ -43,7 +43,9 @@ _UNKNOWN: Final[Mapping[Unknown, str]] = {
     Unknown.TOO_SMALL: "The robustness of the answer is not known: the region has too few voxels to be redrawn.",
     Unknown.FLAT: "The robustness of the answer is not known: all voxels of the region have the same value.",
     Unknown.TOO_FEW: "The robustness of the answer is not known: most perturbed versions could not be measured.",
+    Unknown.OFF: "The robustness of the answer is not known: it was not tested.",
 }
+MUST_BE_ROBUST: Final = "No answer is given: on a semi-automatic contour, an answer must be robust."
 
 
 def try_out(
@@ -139,6 +141,16 @@ def withheld(result: StagingResult, options: RobustnessOptions) -> StagingResult
     found = result.robustness
     if found is None or found.is_robust is not False or options.not_robust == "warn":
         return result
+    return _withhold(result, found)
+
+
+def withheld_unless_robust(result: StagingResult) -> StagingResult:
+    """Withhold the answer on a semi-automatic contour unless it is shown to be robust, whatever the site's settings."""
+    found = result.robustness or Robustness(asked=0, unknown=Unknown.OFF)
+    return result if found.is_robust else _withhold(result, found)
+
+
+def _withhold(result: StagingResult, found: Robustness) -> StagingResult:
     if result.stage is Stage.INDETERMINATE:
         return result
     answering = result.answering and replace(result.answering, predictive_value=None)
@@ -149,6 +161,8 @@ def warnings(found: Robustness) -> Iterator[str]:
     """Yield the report's warnings about robustness."""
     if found.unknown is not None:
         yield _UNKNOWN[found.unknown]
+        if found.withheld:
+            yield MUST_BE_ROBUST
     if found.agreement is not None and not found.is_robust:
         count = found.perturbations
         yield (WITHHELD if found.withheld else NOT_ROBUST).format(agreeing=round(found.agreement * count), count=count)

@@ -7,10 +7,11 @@ contour is written, as a SEG.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Final
+from typing import Annotated
 
 import highdicom as hd
 import numpy as np
@@ -34,11 +35,16 @@ from lungstage.appliance.report import outbox
 from lungstage.appliance.report.contour import build_contour
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.contouring import Drawn, affine_of, contour_of
-from lungstage.appliance.staging.prompting import NAME, draw_checked, origin_of, require_inside, require_size
+from lungstage.appliance.staging.prompting import (
+    NAME,
+    draw_checked,
+    origin_of,
+    require_corrections,
+    require_inside,
+    require_one_slice,
+    require_size,
+)
 from lungstage.appliance.staging.viewing import Mask, Stacked, case_of, largest_plane, line_of, region_mask, stacked
-
-MOST_CORRECTIONS: Final = 400
-"""Points of all corrections together; a stroke of the brush consists of points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,8 @@ class Sketched:
         Hash of the slices that it was drawn on: other slices need another look.
     rivals
         Who has confirmed another contour of this study, which this one would not replace.
+    replaced
+        Who has confirmed other contours besides the one that is corrected, which this one would replace, too.
     """
 
     volume_mm3: _Finite
@@ -85,6 +93,7 @@ class Sketched:
     keys: tuple[_Count, _Count, _Count]
     images: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     rivals: tuple[Annotated[str, Field(max_length=200)], ...]
+    replaced: tuple[Annotated[str, Field(max_length=200)], ...] = ()
 
 
 def sketch(headers: tuple[Header, ...], key: str, draft: Draft, bundle: ContourBundle) -> Sketched:
@@ -109,7 +118,9 @@ def sketch(headers: tuple[Header, ...], key: str, draft: Draft, bundle: ContourB
     first, second, third = (largest_plane(stack, mask, axis) for axis in range(3))
     volume = float(np.count_nonzero(mask)) * float(np.prod(stack.steps))
     parts, _ = components(mask, stack.affine)
-    return Sketched(volume, len(parts), (first, second, third), _images(stack), _rivals(case, draft.base))
+    others = _persons(_others(case, draft.base))
+    rivals, replaced = ((), others) if _is_confirmed(case, draft.base) else (others, ())
+    return Sketched(volume, len(parts), (first, second, third), _images(stack), rivals, replaced)
 
 
 def sketch_mask(headers: tuple[Header, ...], key: str, draft: Draft, bundle: ContourBundle) -> Mask:
@@ -155,10 +166,12 @@ def confirm(
             ReasonCode.CONFLICTING_INSTANCES,
             "The slices of this study have changed since the contour was drawn. Open the study again, and draw anew.",
         )
-    if rivals := _rivals(case, draft.base):
+    others = _others(case, draft.base)
+    if others and not _is_confirmed(case, draft.base):
         raise Refused(
             ReasonCode.AMBIGUOUS_INPUT,
-            f"{' and '.join(rivals)} already confirmed a contour of this study. Open that contour and correct it.",
+            f"{' and '.join(_persons(others))} already confirmed a contour of this study. Open that contour and "
+            "correct it.",
         )
     if draft.base is not None and _drawn_by_a_tool(case, draft.base):
         parts, _ = components(mask, stack.affine)
@@ -169,6 +182,7 @@ def confirm(
                 "is the tumour, and confirm again.",
             )
     name, supersedes = (NAME, ()) if draft.base is None else _predecessor(case, draft.base)
+    supersedes += tuple(_reference(other, 1) for other in others)
     drawn = Drawn(
         images=stack.images,
         affine=affine_of(stack.images[0], stack.stored_steps),
@@ -184,14 +198,15 @@ def confirm(
 @lru_cache(maxsize=4)
 def _drawn(case: Case, draft: Draft, bundle: ContourBundle) -> tuple[Stacked, Mask]:
     prompt = draft.prompt
-    if len(prompt.corrections) > MOST_CORRECTIONS:
-        raise Refused(ReasonCode.PROMPT_UNSUITABLE, "There are too many corrections. Confirm these, and correct anew.")
+    require_corrections(prompt)
     prove_one_patient(case.headers)
     stack = stacked(case.images)
     if len(stack.images) != len(stack.places):
         raise Refused(ReasonCode.SLICES_MISSING, "Slices are missing. Send the whole series, then draw the contour.")
     normal = normal_of(stack.images[0])
-    prove_regular(stack.images, normal, np.array([float(np.dot(normal, image.position)) for image in stack.images]))
+    spacing = prove_regular(
+        stack.images, normal, np.array([float(np.dot(normal, image.position)) for image in stack.images])
+    )
     volume = hd.Volume(stack.hu, stack.affine, coordinate_system="PATIENT")
     existing = None
     if draft.base is not None:
@@ -203,6 +218,7 @@ def _drawn(case: Case, draft: Draft, bundle: ContourBundle) -> tuple[Stacked, Ma
         prompt = replace(prompt, kind="box", points=_box(existing, stack.affine))
     else:
         require_size(prompt)
+        require_one_slice(prompt, volume.get_geometry(), normal, spacing[0])
     require_inside(prompt, volume.get_geometry())
     if existing is None and prompt.corrections:  # most of the time it was just drawn without the last correction
         before = replace(prompt, include=(), exclude=(), smooth=0.0)
@@ -250,21 +266,37 @@ def _images(stack: Stacked) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _rivals(case: Case, base: RegionChoice | None) -> tuple[str, ...]:
-    """Name the persons who confirmed contours of this study that nobody has replaced, other than `base`."""
-    confirmed = [roi for roi in case.rois if roi.confirmation == Confirmation.CONFIRMED]
+def _in_force(case: Case) -> list[RoiHeader]:
+    """Return the confirmed contours of this study that no other one has replaced."""
+    confirmed = [roi for roi in case.rois if roi.confirmation == Confirmation.CONFIRMED and roi.approval != "REJECTED"]
     replaced = {uid for roi in confirmed for uid, _ in roi.supersedes}
-    if base is not None:
-        replaced.add(base.roi)
-    others = [read_dataset(roi.path, with_pixels=False) for roi in confirmed if roi.sop_instance_uid not in replaced]
-    return tuple(dict.fromkeys(line_of(str(other.get("ContentCreatorName") or "Somebody")) for other in others))
+    return [roi for roi in confirmed if roi.sop_instance_uid not in replaced]
+
+
+def _is_confirmed(case: Case, base: RegionChoice | None) -> bool:
+    """Whether a confirmed contour is corrected. With it, a person may replace its rivals."""
+    return base is not None and any(roi.sop_instance_uid == base.roi for roi in _in_force(case))
+
+
+def _others(case: Case, base: RegionChoice | None) -> list[RoiHeader]:
+    """Return the confirmed contours that are in force, other than the one that is corrected."""
+    return [roi for roi in _in_force(case) if base is None or roi.sop_instance_uid != base.roi]
+
+
+def _persons(contours: Iterable[RoiHeader]) -> tuple[str, ...]:
+    """Name those who confirmed contours."""
+    found = [read_dataset(roi.path, with_pixels=False) for roi in contours]
+    return tuple(dict.fromkeys(line_of(str(one.get("ContentCreatorName") or "Somebody")) for one in found))
 
 
 def _predecessor(case: Case, base: RegionChoice) -> tuple[str, tuple[RegionReference, ...]]:
     """Return the name of a region, and what its successor replaces; for a draft, also what the draft replaced."""
     roi = _roi_of(case, base)
     region = next(one for one in load_regions(roi) if one.number == base.number)
-    own = RegionReference(
-        roi.sop_class_uid, roi.sop_instance_uid, roi.series_instance_uid, roi.study_instance_uid, base.number
+    return region.name, (_reference(roi, base.number), *predecessors(read_dataset(roi.path, with_pixels=False)))
+
+
+def _reference(roi: RoiHeader, number: int) -> RegionReference:
+    return RegionReference(
+        roi.sop_class_uid, roi.sop_instance_uid, roi.series_instance_uid, roi.study_instance_uid, number
     )
-    return region.name, (own, *predecessors(read_dataset(roi.path, with_pixels=False)))

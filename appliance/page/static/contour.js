@@ -109,7 +109,7 @@ const figures = [...drawing.querySelectorAll("figure")].map((figure) => {
     if (tool() === "diameter") change({ ...empty(), kind: "diameter", points: [stroke[0], last], smooth: draft.smooth });
     else if (tool() === "point") change({ ...empty(), kind: "point", points: [last], smooth: draft.smooth });
     else if (tool() === "part") change({ ...draft, points: [last] });
-    else change({ ...draft, [tool()]: [...draft[tool()], ...stroke] });
+    else correct(tool(), stroke);
   });
   return { slider, show, marks, enlarge };
 });
@@ -156,12 +156,11 @@ async function ask(isFirst) {
     if (told) {
       confirmation.elements.images.value = told.images;
       if (isFirst) goTo(told.keys);
-      const parts = document.getElementById("parts");
-      parts.hidden = !told.parts;
-      parts.textContent = told.parts;
-      const rivals = document.getElementById("rivals");
-      rivals.hidden = told.rivals.length === 0;
-      rivals.textContent = rivals.dataset.rival.replace("{name}", told.rivals.join(", "));
+      for (const name of ["parts", "others"]) {
+        const notice = document.getElementById(name);
+        notice.hidden = !told[name];
+        notice.textContent = told[name];
+      }
     }
     status_.textContent = told ? told.volume : fault;
     status_.classList.toggle("problem", !told);
@@ -179,6 +178,13 @@ function change(next) {
   smooth.value = draft.smooth;
   ask(isFirst);
   if (draft.kind && isFirst && draft.kind !== "region") drawing.querySelector("[value=include]").disabled = false;
+}
+
+// The last correction of a place counts: earlier ones to the contrary are taken back there.
+function correct(kind, stroke) {
+  const contrary = kind === "include" ? "exclude" : "include";
+  const kept = draft[contrary].filter((old) => stroke.every((point) => apart(point, old) > STROKE_MM));
+  change({ ...draft, [kind]: [...draft[kind], ...stroke], [contrary]: kept });
 }
 
 function back(to) {

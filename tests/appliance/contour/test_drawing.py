@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import highdicom as hd
@@ -98,6 +99,49 @@ def test_a_correction_far_from_the_prompt_is_seen_too() -> None:
     added = after & ~draw(volume, Prompt("diameter", LINE), ball)
     assert added[45, 8, 50]
     assert distances(volume, far)[added].max() <= LEAST_REACH_MM
+
+
+def test_a_correction_far_away_leaves_the_others_as_they_are() -> None:
+    volume, near, far = ct(1.0), (66.0, 50.0, 45.0), (50.0, 3.0, 80.0)
+    one = draw(volume, Prompt("diameter", LINE, include=(near,)), ball)
+    both = draw(volume, Prompt("diameter", LINE, include=(near,), exclude=(far,)), ball)
+    np.testing.assert_array_equal(one, both)
+
+
+def test_between_contrary_corrections_the_nearer_one_counts() -> None:
+    volume, line = ct(1.0), Prompt("diameter", LINE)
+    include, exclude = (66.0, 50.0, 45.0), (66.0, 56.0, 45.0)
+    after = draw(volume, replace(line, include=(include,), exclude=(exclude,)), ball)
+    before = draw(volume, line, ball)
+    nearer = distances(volume, include) <= distances(volume, exclude)
+    assert not (after & ~before & ~nearer).any()
+    assert not (before & ~after & nearer).any()
+    assert after[45, 50, 66]
+    assert not after[45, 56, 66]
+
+
+@pytest.mark.parametrize("z", [45.0, 46.99, 49.01])
+def test_the_voxel_of_a_correction_follows_it_however_thick_the_slices_are(z: float) -> None:
+    volume = ct(6.0)
+    for include, exclude in ((((72.0, 50.0, z),), ()), ((), ((50.0, 50.0, z),))):
+        after = draw(volume, Prompt("diameter", LINE, include, exclude), ball)
+        x, y, _ = (include or exclude)[0]
+        assert after[round(z / 6), int(y), int(x)] == bool(include)
+
+
+def test_smoothing_takes_no_correction_back() -> None:
+    exclude = (50.0, 50.0, 45.0)
+    after = draw(ct(1.0), Prompt("diameter", LINE, exclude=(exclude,), smooth=4.0), ball)
+    assert not after[distances(ct(1.0), exclude) <= CERTAIN_MM].any()
+
+
+def test_smoothing_shows_no_end_of_the_ct() -> None:
+    """Of a long body that leaves the CT, the last slices are smoothed like those inside."""
+    volume = ct(1.0)
+    rod = np.broadcast_to(distances(volume, CENTRE)[45] <= 15, volume.spatial_shape).copy()
+    box = ((35.0, 35.0, 0.0), (65.0, 65.0, 89.0))
+    smooth = draw(volume, Prompt("box", box, smooth=4.0), ball, rod)
+    np.testing.assert_array_equal(smooth[-1], smooth[45])
 
 
 def test_of_several_parts_that_at_the_prompt_is_kept_and_holes_are_filled() -> None:

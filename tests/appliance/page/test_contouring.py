@@ -127,9 +127,9 @@ def test_a_form_of_somebody_else_draws_and_confirms_nothing(waiting: Site) -> No
     ("more", "words"),
     [
         ({"checked": ""}, "tick the box"),
-        ({"person": ""}, "1 to 64 characters"),
-        ({"person": "a\\b"}, "without backslash"),
-        ({"person": "x" * 65}, "1 to 64 characters"),
+        ({"person": ""}, "must have letters"),
+        ({"person": "a\\b"}, "must not contain backslashes"),
+        ({"person": "x" * 65}, "at most 64 characters"),
         ({"sketch": "0" * 32}, "no longer exists"),
     ],
 )
@@ -156,7 +156,7 @@ def test_the_second_of_two_operators_is_told_who_was_first(waiting: Site) -> Non
     assert confirmed(one, first).status_code == 303
     answer = confirmed(other, second, more={"person": "Meier^Otto"})
     assert answer.status_code == 404
-    assert "Weber^Anna already confirmed a contour of this study" in answer.text
+    assert "Weber^Anna has just confirmed a contour of this study" in answer.text
     assert len(segs(waiting)) == 1
 
 

@@ -69,6 +69,14 @@ def test_the_ends_of_a_line_may_be_swapped_and_a_repetition_writes_nothing_new(
     assert again["seg"] == first["seg"]
 
 
+def test_spaces_in_the_person_s_name_make_no_other_contour(ct: Path, ball: Path, tmp_path: Path) -> None:
+    one, two = (
+        contoured(ct, ball, tmp_path / "out", "--diameter", *LINE, "--confirmed-by", name)
+        for name in ("Anna Weber", " Anna  Weber ")
+    )
+    assert one["seg"] == two["seg"]
+
+
 def test_a_box_and_a_point(ct: Path, ball: Path, tmp_path: Path) -> None:
     box = contoured(ct, ball, tmp_path / "box", "--box", "-12,-10,-7", "12,10,9")
     assert box["roi"]["volume_mm3"] == pytest.approx(4 / 3 * np.pi * 12 * 10 * 8, rel=0.05)
@@ -80,14 +88,19 @@ def test_a_box_and_a_point(ct: Path, ball: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--diameter", "-1,0,1", "2,0,1"), "measures 3.0 mm"),
+        (("--diameter", "-1,0,1", "2,0,1"), "measures 3 mm"),
         (("--diameter", "-12,0,-20", "12,0,20"), "lie on different slices"),
         (("--diameter", "-12,0,1", "12,0,500"), "measures 499.6 mm"),
-        (("--diameter", "60,0,1", "80,0,1"), "lies outside the CT"),
+        (("--diameter", "60,0,1", "80,0,1"), "lies outside the CT (x from -47.8 to "),
         (("--at", "0,0,99"), "lies outside the CT"),
         (("--diameter", *LINE, "--include", "0,0,99"), "(0.0, 0.0, 99.0) mm lies outside"),
         (("--box", "-5,-5,1", "5,5,1"), "The box is flat"),
         (("--at", "46,46,1"), "lies in air"),
+        (("--diameter", "-20,0,-3", "20,0,3"), "lie on different slices, 6.0 mm apart"),
+        (("--diameter", *LINE, "--include", "5,0,1", "--exclude", "5,1,1"), "(5.0, 0.0, 1.0) mm is said to belong"),
+        (("--diameter", "-3,0,1", "3,0,1", "--include", "48,0,1"), "lies 48 mm from the middle of the tumour"),
+        (("--diameter", *LINE, *("--include", "5,0,1") * 401), "more than 400 points"),
+        (("--diameter", "-1e300,0,1", "1e300,0,1"), "measures 2e+300 mm"),
     ],
 )
 def test_what_cannot_be_a_tumour_is_refused_in_a_sentence(

@@ -15,7 +15,7 @@ import pypdfium2
 import pytest
 
 from lungstage.appliance.contract.documents import DocumentOptions
-from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, RobustnessOptions
+from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, Robustness, RobustnessOptions, Unknown
 from lungstage.appliance.contract.spec import Stage
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.model.answering import AnswerRule
@@ -162,14 +162,47 @@ def test_an_answer_at_the_edge_warns_or_is_withheld(
 def test_on_a_semi_automatic_contour_an_answer_that_is_not_robust_is_withheld_whatever_the_site_sets(
     staged: Callable[..., dict[str, Any]], whole: dict[str, Any], bundle: Bundle, study: Path, tmp_path: Path
 ) -> None:
-    (seg,) = [path for path in study.rglob("*") if path.is_file() and pydicom.dcmread(path).Modality == "SEG"]
-    made = take_over([study], Taken(seg, confirmed_by="Weber^Anna"), tmp_path / "made")
-    folder = Path(shutil.copytree(study, tmp_path / "both"))
-    shutil.copy(made["seg"], folder)
+    folder = with_confirmed_contour(study, tmp_path)
     answer = staged(of=decided_at(bundle, whole["probability"] + 1e-9), paths=folder, name="assisted")
     assert answer["probability"] == whole["probability"]
     assert (answer["answer"], answer["robustness"]["withheld"]) == ("indeterminate", True)
     assert "semi-automatically" in answer["warnings"][0]
+
+
+def with_confirmed_contour(study: Path, tmp_path: Path) -> Path:
+    """The study with a copy of its contour that a person confirmed."""
+    (seg,) = [path for path in study.rglob("*") if path.is_file() and pydicom.dcmread(path).Modality == "SEG"]
+    made = take_over([study], Taken(seg, confirmed_by="Weber^Anna"), tmp_path / "made")
+    folder = Path(shutil.copytree(study, tmp_path / "both"))
+    shutil.copy(made["seg"], folder)
+    return folder
+
+
+@pytest.mark.parametrize("is_off", [True, False])
+def test_on_a_semi_automatic_contour_an_answer_of_unknown_robustness_is_withheld(
+    staged: Callable[..., dict[str, Any]],
+    whole: dict[str, Any],
+    bundle: Bundle,
+    study: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_off: bool,
+) -> None:
+    folder, clear = with_confirmed_contour(study, tmp_path), decided_at(bundle, whole["probability"] + 0.3)
+    options = NO_ROBUSTNESS if is_off else FEW
+    if not is_off:
+        monkeypatch.setattr(pipeline, "try_out", lambda *_: Robustness(asked=12, unknown=Unknown.TOO_FEW))
+    assert staged(options, of=clear, name="expert")["answer"] == "early"
+    answer = staged(options, of=clear, paths=folder, name="assisted")
+    assert (answer["answer"], answer["predictive_value"]) == ("indeterminate", None)
+    assert (answer["robustness"]["withheld"], answer["robustness"]["robust"]) == (True, None)
+    codes = [recognise(text)[0] for text in answer["warnings"]]
+    assert codes[:4] == [
+        "assisted", "assisted_not_validated", "robustness_off" if is_off else "robustness_too_few", "must_be_robust",
+    ]  # fmt: skip
+    account = read_back(Path(answer["sr"])).account
+    assert (account.answer, account.options) == ("indeterminate", options)
+    assert not any("conformal" in notice for notice in account.notices)
 
 
 @pytest.mark.parametrize("radius", [9.0, 14.0, 20.0])

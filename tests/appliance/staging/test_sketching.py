@@ -82,6 +82,8 @@ def turned(degrees: float) -> list[Dataset]:
         pytest.param(of_thickness(1, 4), id="0.5 mm"),
         pytest.param(of_thickness(3, 1), id="6 mm"),
         pytest.param(turned(20), id="oblique"),
+        pytest.param(turned(50), id="very oblique"),
+        pytest.param(turned(90), id="coronal"),
         pytest.param([enhanced(plain(), range(len(plain())))], id="Enhanced"),
     ],
 )
@@ -128,6 +130,59 @@ def test_slices_that_were_replaced_since_are_not_confirmed(ball: ContourBundle, 
         sketching.confirm(later, key, Draft(LINE), ball, confirmed_by="Weber^Anna", created=NOON, images=seen.images)
     assert refused.value.reason.code is ReasonCode.CONFLICTING_INSTANCES
     assert "Open the study again" in refused.value.reason.message
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90])
+def test_a_line_along_the_rows_or_columns_lies_in_a_slice_whatever_its_direction(
+    degrees: float, ball: ContourBundle, tmp_path: Path
+) -> None:
+    headers, key = written(Study(turned(degrees)), tmp_path / "ct")
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    for point in ((RADIUS, 0.0, 0.0), (0.0, RADIUS * cos, RADIUS * sin)):
+        ends = tuple(-x for x in point), point
+        found = sketching.sketch(headers, key, Draft(Prompt("diameter", ends)), ball)  # type: ignore[arg-type]
+        assert found.volume_mm3 == pytest.approx(BALL_MM3, rel=0.1)
+    steep = math.radians(degrees + 45)  # across the acquired slices, and across the axial planes
+    across = (0.0, -RADIUS * math.sin(steep), RADIUS * math.cos(steep))
+    diagonal = Draft(Prompt("diameter", (tuple(-x for x in across), across)))  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="lie on different slices"):
+        sketching.sketch(headers, key, diagonal, ball)
+
+
+def confirmed(headers: tuple[Header, ...], key: str, draft: Draft, ball: ContourBundle, by: str, file: Path) -> str:
+    """Confirm a contour, and write it to a file; its UID."""
+    seen = sketching.sketch(headers, key, draft, ball)
+    document = sketching.confirm(headers, key, draft, ball, confirmed_by=by, created=NOON, images=seen.images)
+    file.write_bytes(document.content)
+    return document.sop_instance_uid
+
+
+SMALLER = Prompt("diameter", ((-8.0, 0.0, 1.0), (8.0, 0.0, 1.0)))
+
+
+def test_two_rivals_are_replaced_together_by_who_corrects_one_of_them(ball: ContourBundle, tmp_path: Path) -> None:
+    folder = tmp_path / "ct"
+    headers, key = written(Study(plain()), folder)
+    one = confirmed(headers, key, Draft(LINE), ball, "Weber^Anna", folder / "one")
+    two = confirmed(headers, key, Draft(SMALLER), ball, "Klein^Bert", folder / "two")  # neither knew of the other
+    later = read(folder)
+    corrected = Draft(Prompt("region", ()), RegionChoice(one, 1))
+    seen = sketching.sketch(later, key, corrected, ball)
+    assert (seen.rivals, seen.replaced) == ((), ("Klein^Bert",))
+    last = confirmed(later, key, corrected, ball, "Weber^Anna", folder / "three")
+    assert {named.sop_instance_uid for named in predecessors(pydicom.dcmread(folder / "three"))} == {one, two}
+    new = sketching.sketch(read(folder), key, Draft(Prompt("region", ()), RegionChoice(last, 1)), ball)
+    assert (new.rivals, new.replaced) == ((), ())
+
+
+def test_a_rejected_contour_is_no_rival(ball: ContourBundle, tmp_path: Path) -> None:
+    folder = tmp_path / "ct"
+    headers, key = written(Study(plain()), folder)
+    confirmed(headers, key, Draft(LINE), ball, "Weber^Anna", folder / "one")
+    rejected = pydicom.dcmread(folder / "one")
+    rejected.ApprovalStatus = "REJECTED"
+    rejected.save_as(folder / "one")
+    confirmed(read(folder), key, Draft(SMALLER), ball, "Klein^Bert", folder / "two")
 
 
 def test_the_second_operator_is_told_the_first_s_name(ball: ContourBundle, tmp_path: Path) -> None:
