@@ -160,6 +160,20 @@ def test_the_second_of_two_operators_is_told_who_was_first(waiting: Site) -> Non
     assert len(segs(waiting)) == 1
 
 
+def test_who_confirms_twice_in_a_row_waits_for_the_first_contour(waiting: Site) -> None:
+    client = waiting.logged_in()
+    first = sketched(client, LINE).json()["sketch"]
+    assert confirmed(client, first).status_code == 303
+    assert confirmed(client, first).status_code == 303  # the same again changes nothing
+    assert len(segs(waiting)) == 1
+    for draft in (LINE | {"smooth": 1}, LINE | {"kind": "region", "points": [], "region": "1.5.99/2"}):
+        answer = confirmed(client, sketched(client, draft).json()["sketch"])
+        assert "Weber^Anna has just confirmed a contour of this study" in answer.text
+        assert len(segs(waiting)) == 1
+    segs(waiting)[0].unlink()  # somebody took it out of the inbox
+    assert confirmed(client, sketched(client, LINE | {"smooth": 2}).json()["sketch"]).status_code == 303
+
+
 @pytest.mark.parametrize(
     ("fault", "status"),
     [

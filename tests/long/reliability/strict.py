@@ -92,7 +92,10 @@ class Dataset(dict[int, Element]):
         parts = self.raw(tag).rstrip(b"\0").split(b"\\")
         if not all(_DECIMAL.fullmatch(part) for part in parts) or (count is not None and len(parts) != count):
             raise Contradiction(f"{tag:08x} is not made of {count} decimal strings")
-        return [float(part) for part in parts]
+        numbers = [float(part) for part in parts]
+        if not all(map(math.isfinite, numbers)):
+            raise Contradiction(f"{tag:08x} is beyond all numbers")
+        return numbers
 
     def doubles(self, tag: int) -> list[float]:
         """Return the numbers of an FD."""
