@@ -114,9 +114,10 @@ def test_the_second_reader_believes_nothing_that_contradicts_itself() -> None:
             read(content[:cut])
     with pytest.raises(Contradiction):
         read(content.replace(b"(\0R\x10DS", b"(\0\x01\0DS"))  # this tag is not in the right order
-    _, dataset = read(content.replace(b"-1024.0 ", b"-1_024.0"))
-    with pytest.raises(Contradiction):
-        dataset.decimals(0x00281052, 1)
+    for wrong in (b"-1_024.0", b"9e999999"):  # the second is a number, but not a float
+        _, dataset = read(content.replace(b"-1024.0 ", wrong))
+        with pytest.raises(Contradiction):
+            dataset.decimals(0x00281052, 1)
 
 
 @pytest.mark.parametrize(
