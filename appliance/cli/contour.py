@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from lungstage.appliance.cli.one_shot import PathsArgument
-from lungstage.appliance.cli.options import JsonOption
+from lungstage.appliance.cli.options import JsonOption, out_folder
 from lungstage.appliance.config.shipped import CONTOUR_BUNDLE, bundle_folder
 from lungstage.appliance.contract.errors import ExitStatus
 
@@ -36,7 +36,7 @@ def _place(text: str) -> Place:
 
 def contour(
     paths: PathsArgument,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the new SEG.")],
+    out: Annotated[Path, typer.Option(parser=out_folder, metavar="DIR", help="Folder for the new SEG.")],
     diameter: Annotated[
         tuple[str, str] | None,
         typer.Option(

@@ -339,9 +339,12 @@ def verify(
     Exit status 3 if a check fails.
     """
     from lungstage.appliance.model.bundle import load_bundle
+    from lungstage.appliance.model.bundle_files import no_bundle
     from lungstage.appliance.model.contour_bundle import draws_contours, load_contour_bundle
     from lungstage.appliance.model.signature import read_public_keys
 
+    if not os.path.isdir(bundle):
+        raise no_bundle(bundle)  # of either kind
     load = load_contour_bundle if draws_contours(bundle) else load_bundle
     verified = load(bundle, trusted=read_public_keys(trusted_key or ()))
     name = f"{verified.manifest.name} {verified.manifest.version}"

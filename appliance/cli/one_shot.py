@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lungstage.appliance.cli.options import ADVANCED, JsonOption, RequiredBundleOption, TrustedOption
+from lungstage.appliance.cli.options import ADVANCED, JsonOption, RequiredBundleOption, TrustedOption, out_folder
 from lungstage.appliance.contract.documents import DocumentOptions, formats_of
 from lungstage.appliance.contract.errors import ExitStatus, Refused
 from lungstage.appliance.contract.robustness import (
@@ -96,7 +96,7 @@ GridOption = Annotated[
 def stage(
     paths: PathsArgument,
     bundle: RequiredBundleOption,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the report and the page.")],
+    out: Annotated[Path, typer.Option(parser=out_folder, metavar="DIR", help="Folder for the report and the page.")],
     roi: RoiOption = None,
     match_by_geometry: GeometryOption = False,
     save_volume: SaveOption = None,
@@ -257,7 +257,12 @@ def demo(
     bundle: RequiredBundleOption = Path("lung1-stage"),
     folder: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Folder for inbox, outbox and state; by default a temporary one."),
+        typer.Option(
+            "--out",
+            parser=out_folder,
+            metavar="DIR",
+            help="Folder for inbox, outbox and state; by default a temporary one.",
+        ),
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Then show the worklist in a browser, until Ctrl-C.")] = False,
 ) -> None:

@@ -18,6 +18,25 @@ SETTINGS: Final = "Folders and settings"
 ADVANCED: Final = "Advanced"
 """Title in the help above the options that most sites do not need."""
 
+
+def out_folder(text: str) -> Path:
+    """Return the folder that ``--out`` names; it need not exist yet.
+
+    Raises
+    ------
+    BadParameter
+        There is something else at this path, or the name is empty; that would be the current folder.
+    """
+    if not text.strip():
+        raise typer.BadParameter("the name is empty. Give the path of a folder; a dot (.) is the current folder.")
+    folder = Path(text)
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), None)
+    if there is not None and not os.path.isdir(there):
+        what = "a link that leads nowhere" if os.path.islink(there) and not os.path.exists(there) else "not a folder"
+        raise typer.BadParameter(f"'{there}' is {what}. Give the path of a folder; it is created if needed.")
+    return folder
+
+
 # readable=True would be the default. With False, the code that reads the file gives the error, and says what to do.
 _path = partial(typer.Option, readable=False, show_default=False, rich_help_panel=SETTINGS)
 

@@ -19,6 +19,11 @@ def shipped_bundles() -> tuple[str, ...]:
     return tuple(name for name in _shipped() if name != CONTOUR_BUNDLE)
 
 
+def shipped_contour_bundles() -> tuple[str, ...]:
+    """Return the names of the bundles that this installation ships for drawing; a wheel may contain none."""
+    return tuple(name for name in _shipped() if name == CONTOUR_BUNDLE)
+
+
 def _shipped() -> list[str]:
     return sorted(manifest.parent.name for manifest in SHIPPED.glob("*/manifest.json"))
 

@@ -13,6 +13,7 @@ from lungstage.appliance.contract.errors import Refused
 from lungstage.appliance.dicom import jpeg_lossless
 from lungstage.appliance.doctor.finding import Finding, ok, problem, warning
 from lungstage.appliance.model.bundle import load_bundle
+from lungstage.appliance.model.bundle_files import kind_of
 from lungstage.appliance.model.signature import KeyFileError, read_public_keys
 from lungstage.appliance.report.fonts import SAMPLES, own_face, runs
 from lungstage.appliance.staging.covariates import Site
@@ -31,6 +32,8 @@ def bundle(settings: Settings) -> Iterator[Finding]:
         verified = load_bundle(settings.bundle, engine=settings.engine, trusted=trusted)
     except Refused as refused:
         remedy = "Copy the bundle again from its source. docs/reason-codes.md explains the code."
+        if kind_of(settings.bundle) == "contours":
+            remedy = "Set bundle to one that gives answers."
         yield problem("bundle", f"{refused} [{refused.reason.code}]", remedy)
     except KeyFileError as error:
         yield problem("bundle", str(error), "Set trusted_keys to files of public keys in PEM.")

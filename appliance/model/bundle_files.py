@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from lungstage.appliance.config.shipped import shipped_bundles
+from lungstage.appliance.config.shipped import shipped_bundles, shipped_contour_bundles
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.model.manifest import HASHED_FILES
 from lungstage.appliance.model.sealed import COPY_AGAIN
@@ -24,6 +25,9 @@ SIGNATURE_FILE: Final = "manifest.sig"
 MAX_MODEL_BYTES: Final = 40 * 1024**2
 MAX_TEXT_BYTES: Final = 1024**2
 """Limit for each of the other files. The shipped model has a quarter of a megabyte, its longest text 22 kB."""
+
+BundleKind = Literal["answers", "contours"]
+"""What a bundle gives."""
 
 BundleFiles = Mapping[str, bytes]
 """Content of the files by name. Each is read once, so exactly the verified content is used."""
@@ -47,12 +51,9 @@ def read_files(folder: Path, expected: frozenset[str] = BUNDLE_FILES) -> BundleF
     try:
         present = {entry.name for entry in folder.iterdir()}
     except OSError as error:
-        shipped = ", ".join(shipped_bundles()) or "none"
-        raise Refused(
-            ReasonCode.BUNDLE_UNREADABLE,
-            f"There is no bundle {folder}. It is neither a readable folder nor a shipped bundle. Give the folder of a "
-            f"bundle, or the name of a shipped one: {shipped}.",
-        ) from error
+        raise no_bundle(folder, "contours" if expected == CONTOUR_FILES else "answers") from error
+    if present - {SIGNATURE_FILE} != expected:
+        _require_kind(folder, "contours" if expected == CONTOUR_FILES else "answers")
     if missing := sorted(expected - present):
         raise Refused(
             ReasonCode.BUNDLE_UNREADABLE,
@@ -64,6 +65,45 @@ def read_files(folder: Path, expected: frozenset[str] = BUNDLE_FILES) -> BundleF
             f"The bundle is not valid: it contains files that do not belong to it: {', '.join(surplus)}. Remove them.",
         )
     return {name: _read_file(folder / name) for name in sorted(present)}
+
+
+def no_bundle(folder: Path, kind: BundleKind | None = None) -> Refused:
+    """Make the refusal of a name or folder that is no bundle; it lists the shipped bundles of `kind`, or all."""
+    return Refused(
+        ReasonCode.BUNDLE_UNREADABLE,
+        f"There is no bundle {folder}. It is neither a readable folder nor a shipped bundle. {_give(kind)}",
+    )
+
+
+def _give(kind: BundleKind | None) -> str:
+    shipped = {
+        "answers": shipped_bundles(), "contours": shipped_contour_bundles(),
+        None: (*shipped_bundles(), *shipped_contour_bundles()),
+    }[kind]  # fmt: skip
+    what = {"answers": " that gives answers", "contours": " that draws contours", None: ""}[kind]
+    return f"Give the folder of a bundle{what}, or the name of a shipped one: {', '.join(shipped) or 'none'}."
+
+
+def kind_of(folder: Path) -> BundleKind | None:
+    """Return what a bundle gives, as its manifest says without any check; None if the manifest does not say it."""
+    try:
+        manifest = json.loads(_read_file(folder / "manifest.json"))
+    except (Refused, ValueError, RecursionError):
+        return None
+    if not isinstance(manifest, dict):
+        return None
+    if manifest.get("kind") == "contour":
+        return "contours"
+    return "answers" if "features" in manifest else None
+
+
+def _require_kind(folder: Path, kind: BundleKind) -> None:
+    """Refuse a bundle of the other kind; its files are then not missing or additional, but those of its kind."""
+    found = kind_of(folder)
+    if found in (None, kind):
+        return
+    gives = "draws contours and gives no answers" if found == "contours" else "gives answers and draws no contours"
+    raise Refused(ReasonCode.BUNDLE_INVALID, f"The bundle {folder} {gives}. {_give(kind)}")
 
 
 def _read_file(path: Path) -> bytes:

@@ -17,7 +17,14 @@ from lungstage.appliance.contour.drawing import draw
 from lungstage.appliance.contour.prompts import CHANNELS, Prompt
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.model import sealed
-from lungstage.appliance.model.bundle_files import CONTOUR_FILES, BundleFiles, digest_of, read_files, require_packed
+from lungstage.appliance.model.bundle_files import (
+    CONTOUR_FILES,
+    BundleFiles,
+    digest_of,
+    kind_of,
+    read_files,
+    require_packed,
+)
 from lungstage.appliance.model.contour_network import ContourNetwork
 from lungstage.appliance.model.manifest import Finite, Probability, Sha256
 from lungstage.appliance.model.signature import PublicKey, Signer, find_signer
@@ -158,7 +165,9 @@ def open_contour_bundle(contents: BundleFiles) -> ContourBundle:
 
 
 def draws_contours(folder: Path) -> bool:
-    """Whether a folder seems to be a contour bundle: it has no extraction spec."""
+    """Whether a folder seems to be a contour bundle: by its manifest, or else because it has no extraction spec."""
+    if (kind := kind_of(folder)) is not None:
+        return kind == "contours"
     return (folder / "manifest.json").is_file() and not (folder / "extraction.yaml").exists()
 
 

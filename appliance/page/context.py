@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlencode
 
 from jinja2 import Environment
@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 
 from lungstage.appliance import __version__
 from lungstage.appliance.contract.documents import Language
-from lungstage.appliance.contract.errors import Refused, Unavailable
+from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.page import words
 from lungstage.appliance.page.access_log import AccessLog
@@ -31,6 +31,7 @@ from lungstage.appliance.page.viewer import Viewer
 from lungstage.appliance.report.translation import Translator
 
 _MOST_FIELDS = 20
+_NOT_THERE = frozenset({ReasonCode.NO_DICOM, ReasonCode.ROI_NOT_FOUND})
 _PLACE = re.compile(r"/(\?[a-z0-9=&-]*|study/[0-9]{1,18}(/contour)?|status|login)?")
 
 POLL: Final = "x-lungstage-poll"
@@ -235,8 +236,14 @@ def page(*, fragment: bool = False, operate: bool = False) -> Callable[[Handler]
                 return await handler(Visit(request, session, form))
             except Unavailable as error:
                 return fault(request, say, 503, str(error), fragment=fragment, session=session)
-            except (NotDeliveredError, NotThereError, Refused) as error:
+            except (NotDeliveredError, NotThereError) as error:
                 return fault(request, say, 404, str(error), fragment=fragment, session=session)
+            except NotDoneError as error:
+                return fault(request, say, error.status, str(error), fragment=fragment, session=session)
+            except (Held, Refused) as error:
+                is_part = fragment and request.method == "GET"  # a picture or a file, not an act
+                status = 404 if is_part and error.reason.code in _NOT_THERE else 409
+                return fault(request, say, status, str(error), fragment=fragment, session=session)
             except OSError:
                 return fault(request, say, 404, say("fault.gone"), fragment=fragment, session=session)
 
@@ -247,6 +254,20 @@ def page(*, fragment: bool = False, operate: bool = False) -> Callable[[Handler]
 
 class NotThereError(Exception):
     """The requested object does not exist; the message is a sentence."""
+
+
+class NotDoneError(Exception):
+    """The page exists, but what was asked of it cannot be done; the message is a sentence.
+
+    Attributes
+    ----------
+    status
+        HTTP status: 400 for a form that is not valid, otherwise 409.
+    """
+
+    def __init__(self, sentence: str, status: Literal[400, 409] = 409) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 def fault(

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from lungstage.appliance.contour.prompts import Kind, Prompt
 from lungstage.appliance.contour.windows import Point
 from lungstage.appliance.contract.errors import Unavailable
-from lungstage.appliance.page.context import Confirmed, NotThereError, Visit, page
+from lungstage.appliance.page.context import Confirmed, NotDoneError, Visit, page
 from lungstage.appliance.page.records import first_file
 from lungstage.appliance.page.study import asked_region, look, picture_of, places, region_named, study_of
 from lungstage.appliance.report import outbox
@@ -90,11 +90,11 @@ async def confirm(visit: Visit) -> Response:
     job = (await study_of(visit)).job
     form, inbox = visit.form, visit.context.site.inbox
     if form.get("checked") != "yes":
-        raise NotThereError(visit.say("contour.unchecked"))
+        raise NotDoneError(visit.say("contour.unchecked"))
     try:
         person = person_name(form.get("person", ""))
     except PersonNameError as error:
-        raise NotThereError(str(error)) from error
+        raise NotDoneError(str(error)) from error
     if inbox is None:
         raise Unavailable("The page does not know the inbox. Start it with --inbox, or with the daemon's --config.")
     draft = _sketched(visit, job.id, form.get("sketch", ""))
@@ -109,7 +109,7 @@ async def confirm(visit: Visit) -> Response:
         last = visit.context.confirmed.get(job.case_key)
         is_another = last is not None and (last.person, last.document) != (person, document.name)
         if last is not None and is_another and last.is_expected(headers, inbox):
-            raise NotThereError(visit.say("contour.just_confirmed", name=last.person))
+            raise NotDoneError(visit.say("contour.just_confirmed", name=last.person))
         try:
             await run_in_threadpool(outbox.deliver, [document], inbox)
         except OSError as error:
@@ -133,7 +133,7 @@ def _of_others(visit: Visit, found: Sketched) -> str:
 def _sketched(visit: Visit, job: int, name: str) -> Draft:
     of_job, draft = visit.session.drafts.get(name, (None, None))
     if draft is None or of_job != job:
-        raise NotThereError(visit.say("contour.forgotten"))
+        raise NotDoneError(visit.say("contour.forgotten"))
     return draft
 
 
@@ -147,13 +147,13 @@ def _draft(visit: Visit) -> Draft:
         base = region_named(str(sent["region"]))
         if sent["region"] and base is None:
             raise ValueError("not a region")
-    except (ValueError, TypeError, KeyError) as error:
-        raise NotThereError(visit.say("fault.form")) from error
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise NotDoneError(visit.say("fault.form"), 400) from error
     if (
         len(points) not in _KINDS.get(kind, ()) or (base is None) == (kind == "region")
         or len(include) + len(exclude) > MOST_CORRECTIONS or not 0 <= smooth <= _MOST_SMOOTH_MM
     ):  # fmt: skip
-        raise NotThereError(visit.say("fault.form"))
+        raise NotDoneError(visit.say("fault.form"), 400)
     return Draft(Prompt(cast(Kind, kind), points, include, exclude, smooth), base)
 
 

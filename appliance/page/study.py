@@ -14,8 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from lungstage.appliance.contract.case import RegionChoice
-from lungstage.appliance.contract.errors import Refused, Unavailable
-from lungstage.appliance.page.context import NotThereError, Visit, page
+from lungstage.appliance.contract.errors import Held, Refused, Unavailable
+from lungstage.appliance.page.context import NotDoneError, NotThereError, Visit, page
 from lungstage.appliance.page.records import Ledger, document, first_file
 from lungstage.appliance.page.words import (
     answer_of,
@@ -124,7 +124,7 @@ async def _scene(visit: Visit, job: Job) -> tuple[Scene, RegionChoice | None]:
         asked = asked_region(visit)
         region = asked if asked is not None and scene.offers(asked) else _region_of(job, scene.regions)
         return (scene, None) if region is None else (await look(visit, job, region), region)
-    except Refused as refused:
+    except (Held, Refused) as refused:
         fault = refused.reason.message
     except Unavailable as error:
         fault = str(error)
@@ -309,20 +309,20 @@ async def process_again(visit: Visit) -> Response:
 async def choose_region(visit: Visit) -> Response:
     """Ask the daemon to measure the region that was chosen."""
     if (region := region_named(visit.form.get("region", ""))) is None:
-        raise NotThereError(visit.say("fault.no_region"))
+        raise NotDoneError(visit.say("fault.no_region"))
     return await _request(visit, region)
 
 
 async def _request(visit: Visit, choice: RegionChoice | None) -> Response:
     job, user = (await study_of(visit)).job, visit.session.account.user
     if choice is not None and not (await look(visit, job, None)).offers(choice):
-        raise NotThereError(visit.say("fault.no_region"))
+        raise NotDoneError(visit.say("fault.no_region"))
     try:
         seen = datetime.fromisoformat(visit.form.get("seen", ""))
     except ValueError:
         seen = None
     if seen is None or seen.tzinfo is None:
-        raise NotThereError(visit.say("fault.form"))
+        raise NotDoneError(visit.say("fault.form"), 400)
     kind: Any = "process_again" if choice is None else "choose_region"
     request = Request(kind, job.id, seen, user, *((choice.roi, choice.number) if choice else ()))
     name = await run_in_threadpool(requests.put, visit.context.site.state, request)

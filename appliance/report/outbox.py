@@ -74,8 +74,7 @@ class OutboxConflictError(Held):
 
     def __init__(self, path: Path, what: str) -> None:
         sentence = (
-            f"A document of the report cannot be written to the outbox: {path} {what}. lungstage does not change it. "
-            "Move it to another folder."
+            f"A document cannot be written: {path} {what}. lungstage does not change it. Move it to another folder."
         )
         super().__init__(ReasonCode.OUTBOX_OCCUPIED, sentence)
         self.path = path

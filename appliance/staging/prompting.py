@@ -160,8 +160,8 @@ def require_corrections(prompt: Prompt) -> None:
     """Refuse too many corrections, and a point that belongs to the tumour and does not."""
     if len(prompt.corrections) > MOST_CORRECTIONS:
         raise _refused(
-            f"There are more than {MOST_CORRECTIONS} points of corrections. Confirm the contour with fewer, then "
-            "correct the confirmed contour"
+            f"There are too many corrections. At most {MOST_CORRECTIONS} points are possible. Confirm these, and "
+            "correct anew"
         )
     for point in prompt.include:
         if any(math.dist(point, other) <= CERTAIN_MM for other in prompt.exclude):
@@ -180,12 +180,11 @@ def require_inside(prompt: Prompt, grid: hd.VolumeGeometry) -> None:
     at = (np.linalg.inv(grid.affine) @ points.T)[:3].T
     outside = ((at < -0.5) | (at > np.array(grid.spatial_shape) - 0.5)).any(axis=1)
     if outside.any():
-        spans = ", ".join(
-            f"{name} from {low:.1f} to {high:.1f}" for name, low, high in zip("xyz", *extent(grid), strict=True)
-        )
+        (x, y, z), (x_end, y_end, z_end) = extent(grid)
         raise _refused(
-            f"The point {_place(points[outside][0][:3])} lies outside the CT ({spans} mm). Give patient coordinates "
-            "x,y,z in mm, as the viewer shows them"
+            f"The point {_place(points[outside][0][:3])} lies outside the CT. The CT extends in x from {x:.1f} to "
+            f"{x_end:.1f} mm, in y from {y:.1f} to {y_end:.1f} mm, in z from {z:.1f} to {z_end:.1f} mm. Give patient "
+            "coordinates x,y,z in mm, as the viewer shows them"
         )
     furthest = 2 * prompt.reach + _FAR_MM
     for point in prompt.corrections:

@@ -12,9 +12,11 @@ import torch
 from typer.testing import CliRunner
 
 from lungstage.appliance.cli.main import app
+from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contour.drawing import draw
 from lungstage.appliance.contour.prompts import CHANNELS, Prompt
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.doctor import software
 from lungstage.appliance.model.bundle import load_bundle
 from lungstage.appliance.model.contour_bundle import load_contour_bundle
 from lungstage.appliance.model.contour_network import ContourNetwork as Running
@@ -120,10 +122,46 @@ def test_a_bundle_that_draws_otherwise_here_fails_its_self_test(packed: Path, mo
 
 
 def test_the_two_kinds_of_bundle_are_not_taken_for_each_other(packed: Path, shipped_bundle: Path) -> None:
-    with pytest.raises(Refused, match=r"extraction\.yaml"):
+    with pytest.raises(Refused, match=r"draws contours and gives no answers\. .*lung1-stage") as caught:
         load_bundle(packed)
-    with pytest.raises(Refused, match=r"extraction\.yaml"):
+    assert caught.value.reason.code is ReasonCode.BUNDLE_INVALID
+    with pytest.raises(Refused, match=r"gives answers and draws no contours\. .*lung-contour") as caught:
         load_contour_bundle(shipped_bundle)
+    assert caught.value.reason.code is ReasonCode.BUNDLE_INVALID
+
+
+def test_a_bundle_of_the_wrong_kind_is_not_copied_again(packed: Path, tmp_path: Path) -> None:
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    settings = Settings(inbox=tmp_path / "in", outbox=tmp_path / "out", bundle=packed, state=tmp_path / "state")
+    (finding,) = software.bundle(settings)
+    assert "draws contours and gives no answers" in str(finding)
+    assert "Copy" not in str(finding)
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[1]", b"{}", b'{"kind": 3}', b"[" * 9000, b"\xff", None])
+def test_a_bundle_that_does_not_say_its_kind_is_judged_by_its_files(
+    packed: Path, shipped_bundle: Path, tmp_path: Path, manifest: bytes | None
+) -> None:
+    for folder, load, says in (
+        (packed, load_bundle, r"missing: extraction\.yaml"),
+        (shipped_bundle, load_contour_bundle, r"do not belong to it: extraction\.yaml"),
+    ):
+        copy = Path(shutil.copytree(folder, tmp_path / folder.name))
+        if manifest is None:
+            (copy / "manifest.json").unlink()
+            says = "missing: .*manifest"
+        else:
+            (copy / "manifest.json").write_bytes(manifest)
+        with pytest.raises(Refused, match=says):
+            load(copy)
+
+
+def test_an_incomplete_bundle_is_verified_as_what_it_is(shipped_bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(shipped_bundle, tmp_path / "copy"))
+    (copy / "extraction.yaml").unlink()
+    done = CliRunner().invoke(app, ["verify", str(copy)])
+    assert "missing: extraction.yaml" in str(done.exception)
 
 
 def test_what_is_no_contour_bundle_is_not_replaced(shipped_bundle: Path, tmp_path: Path) -> None:

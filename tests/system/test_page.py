@@ -300,7 +300,7 @@ def test_nothing_of_another_study_or_of_the_disk_is_given(tab: Any, running: Run
         tab.locator(f"form[action$=process-again] input[name={name}]").input_value() for name in ("csrf", "seen")
     )
     answer = ask.post(f"{own}/choose-region", form={"csrf": csrf, "seen": seen, "region": region})
-    assert answer.status == 404
+    assert answer.status == 409
     assert not [*(running.root / "state" / "requests").iterdir()]
 
 

@@ -252,7 +252,7 @@ class TestInstalled:
         assert refused.returncode == 3
         (line,) = refused.stderr.splitlines()
         assert "There is no bundle lung2-stage" in line
-        assert "the name of a shipped one: lung1-stage, lung1-survival." in line
+        assert "the name of a shipped one: lung1-stage, lung1-survival, lung-contour." in line
 
     def test_what_needs_an_extra_names_it_in_one_line(self, installed: Path, tmp_path: Path) -> None:
         refused = run(installed / "lungstage-train", "benchmark-selectors", cwd=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from lungstage.appliance.contour.prompts import Prompt
 from lungstage.appliance.contract.case import RegionChoice
-from lungstage.appliance.contract.errors import ReasonCode, Refused, Unavailable
+from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.state import chain
 from tests.appliance.page.conftest import IMAGES, Site, hidden
 from tests.support.fake_steps import put_slice
@@ -41,6 +42,11 @@ def sketched(client: Any, draft: object, job: int = 1, **more: str) -> Any:
 def confirmed(client: Any, sketch: str, job: int = 1, more: dict[str, str] | None = None) -> Any:
     csrf = hidden(client.get("/").text, "csrf")
     return client.post(f"/study/{job}/contour/confirm", data={"csrf": csrf, "sketch": sketch} | FORM | (more or {}))
+
+
+def heading(answer: Any) -> str:
+    (text,) = re.findall("<h1>(.*?)</h1>", answer.text)
+    return str(text)
 
 
 def segs(site: Site) -> list[Path]:
@@ -94,13 +100,21 @@ def test_a_region_is_corrected(waiting: Site) -> None:
         LINE | {"region": "1.5.99/2"}, LINE | {"kind": "region", "points": []}, LINE | {"region": "1.5.99"},
         LINE | {"kind": "region", "points": [[0, 0, 0]] * 2, "region": "1.5.99/2"},
         LINE | {"include": [[0, 0, 0]] * 401}, LINE | {"points": [[0, 0, 1e400], [1, 1, 1]]}, LINE | {"include": 3},
+        LINE | {"points": [[0, 0, 10**400], [1, 1, 1]]}, LINE | {"smooth": 10**400},
     ],
 )  # fmt: skip
 def test_what_no_browser_sends_is_refused(waiting: Site, draft: object) -> None:
     answer = sketched(waiting.logged_in(), draft)
-    assert answer.status_code == 404
+    assert (answer.status_code, answer.text[:25]) == (400, "This form has expired, or")
     viewer: Any = waiting.context.viewer
     assert viewer.sketched == []
+
+
+@pytest.mark.parametrize("sent", ["[" * 3000, "[" * 20000, "1" * 5000, '{"kind": ' * 3000, "\ud800", "NaN"])
+def test_what_is_no_draft_at_all_is_refused_too(waiting: Site, sent: str) -> None:
+    client = waiting.logged_in()
+    form = {"csrf": hidden(client.get("/").text, "csrf"), "draft": sent.encode("utf-8", "surrogatepass")}
+    assert client.post("/study/1/contour/sketch", data=form).status_code == 400
 
 
 def test_who_may_only_look_may_not_draw(waiting: Site) -> None:
@@ -137,7 +151,7 @@ def test_what_is_missing_at_the_confirmation_is_said(waiting: Site, more: dict[s
     client = waiting.logged_in()
     told = sketched(client, LINE).json()
     answer = confirmed(client, told["sketch"], more=more)
-    assert answer.status_code == 404
+    assert (answer.status_code, heading(answer)) == (409, "Not done")
     assert words in answer.text
     assert segs(waiting) == []
 
@@ -145,8 +159,8 @@ def test_what_is_missing_at_the_confirmation_is_said(waiting: Site, more: dict[s
 def test_a_draft_belongs_to_its_session_and_its_study(waiting: Site) -> None:
     client = waiting.logged_in()
     told = sketched(client, LINE).json()
-    assert confirmed(client, told["sketch"], job=2).status_code == 404
-    assert confirmed(waiting.logged_in(), told["sketch"]).status_code == 404
+    assert confirmed(client, told["sketch"], job=2).status_code == 409
+    assert confirmed(waiting.logged_in(), told["sketch"]).status_code == 409
     assert segs(waiting) == []
 
 
@@ -155,7 +169,7 @@ def test_the_second_of_two_operators_is_told_who_was_first(waiting: Site) -> Non
     first, second = (sketched(client, LINE).json()["sketch"] for client in (one, other))
     assert confirmed(one, first).status_code == 303
     answer = confirmed(other, second, more={"person": "Meier^Otto"})
-    assert answer.status_code == 404
+    assert (answer.status_code, heading(answer)) == (409, "Not done")
     assert "Weber^Anna has just confirmed a contour of this study" in answer.text
     assert len(segs(waiting)) == 1
 
@@ -177,7 +191,9 @@ def test_who_confirms_twice_in_a_row_waits_for_the_first_contour(waiting: Site) 
 @pytest.mark.parametrize(
     ("fault", "status"),
     [
-        (Refused(ReasonCode.PROMPT_UNSUITABLE, "The box is flat."), 404),
+        (Refused(ReasonCode.PROMPT_UNSUITABLE, "The box is flat."), 409),
+        (Refused(ReasonCode.ROI_NOT_FOUND, "This region does not exist."), 409),
+        (Held(ReasonCode.SLICES_MISSING, "Slices are missing."), 409),
         (Unavailable("This study cannot be shown."), 503),
     ],
 )
@@ -188,8 +204,26 @@ def test_what_the_process_refuses_is_said_and_nothing_is_written(waiting: Site, 
     viewer.fault = fault
     answer = sketched(client, LINE)
     assert (answer.status_code, answer.text) == (status, str(fault))
-    assert confirmed(client, told["sketch"]).status_code == status
+    answer = confirmed(client, told["sketch"])
+    assert (answer.status_code, heading(answer) == "Not done") == (status, status == 409)
     assert segs(waiting) == []
+
+
+def test_a_foreign_file_of_the_contour_s_name_is_said_and_left_alone(waiting: Site) -> None:
+    client = waiting.logged_in()
+    told = sketched(client, LINE).json()
+    foreign = waiting.house.inbox / "SEG-2.25.1.dcm"
+    foreign.write_bytes(b"another")
+    answer = confirmed(client, told["sketch"])
+    assert (answer.status_code, heading(answer)) == (409, "Not done")
+    assert f"A document cannot be written: {foreign} is a file with other content." in answer.text
+    assert foreign.read_bytes() == b"another"
+    client.cookies.set("language", "de")
+    answer = confirmed(client, told["sketch"])
+    assert heading(answer) == "Nicht ausgeführt"
+    assert f"Ein Dokument kann nicht geschrieben werden: {foreign} ist eine Datei mit anderem Inhalt." in answer.text
+    foreign.unlink()
+    assert confirmed(client, told["sketch"]).status_code == 303
 
 
 def test_an_inbox_that_is_not_known_or_not_writable_is_said(waiting: Site) -> None:

@@ -396,13 +396,15 @@ class TestRequests:
         put_study(site.house.inbox, "1.5", 5, "ambiguous")
         site.house.run(5)
         client = site.logged_in()
-        assert send(client, "/study/1", "/study/1/choose-region", region=region).status_code == 404
+        answer = send(client, "/study/1", "/study/1/choose-region", region=region)
+        assert answer.status_code == 409
+        assert "<h1>Not done</h1>" in answer.text
         assert requests.waiting(site.house.state) == ()
 
     @pytest.mark.parametrize("seen", ["", "yesterday", "2026-01-01", "2026-01-01T00:00:00"])
     def test_a_form_that_does_not_say_what_was_seen_asks_for_nothing(self, busy: Site, seen: str) -> None:
         client = busy.logged_in()
-        assert send(client, "/study/1", "/study/1/process-again", seen=seen).status_code == 404
+        assert send(client, "/study/1", "/study/1/process-again", seen=seen).status_code == 400
         assert requests.waiting(busy.house.state) == ()
 
 
