@@ -40,9 +40,8 @@ demo: $(VENV)/.appliance ## send a phantom study through the daemon, with the sh
 	$(BIN)/lungstage demo # the last line says how to open it in a browser
 
 # One process runs all tests of a file, because they may share costly fixtures. (loadgroup groups nothing under pytest 9.2:
-# pytest-dev/pytest-xdist#1386.) One process more than the 2 cores, because tests wait for daemons and browsers. The files
-# keep their order, because else the few tests that take longest would come last.
-SPREAD := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# pytest-dev/pytest-xdist#1386.)
+SPREAD := --numprocesses 2 --dist loadfile
 
 test: $(VENV)/.everything ## run the whole test suite (some twelve minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
