@@ -79,7 +79,7 @@ class DimseDoor:
         handlers: list[Any] = [
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_N_EVENT_REPORT, lambda event: take_report(event, answered)),
-            (evt.EVT_REJECTED, lambda event: logger.warning("association_rejected")),
+            (evt.EVT_REJECTED, _log_rejected),
         ]
         context = None if settings.tls is None else server_context(settings.tls)
         host, port = host_and_port(settings.bind)
@@ -224,6 +224,10 @@ class _Association(Association):
                     self.dul.socket.close()
 
 
+def _log_rejected(event: evt.Event) -> None:
+    logger.warning("association_rejected", extra={"address": event.assoc.requestor.address})
+
+
 class _Negotiation(ACSE):
     """Rejects an association while the inbox's disk is nearly full; gives an accepted one the longer idle time."""
 
@@ -232,7 +236,8 @@ class _Negotiation(ACSE):
             super()._negotiate_as_acceptor()
             connection = self.assoc.dul.socket
             if connection is not None and connection.socket is not None:
-                connection.socket.settimeout(self.assoc.ae.network_timeout)
+                with contextlib.suppress(OSError):  # a rejected sender may have closed it already
+                    connection.socket.settimeout(self.assoc.ae.network_timeout)
             return
         logger.error("no_room")
         self.send_reject(*_TEMPORARILY_CONGESTED)

@@ -114,6 +114,7 @@ def running(root: Path, **options: str) -> Iterator[Gateway]:
         if gateway.process.poll() is None:
             assert gateway.end() == 0, gateway.log
             assert "gateway_defect" not in gateway.log, gateway.log
+            assert "Traceback" not in gateway.log, gateway.log
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +198,7 @@ def test_who_is_not_known_is_rejected(gateway: Gateway, study: Study) -> None:
     for wrong in ({"calling": "EVIL"}, {"called": "OTHER"}):
         association = associate(gateway.port, [CTImageStorage], **wrong)
         assert association.is_rejected
+    until(lambda: sum("association_rejected" in line and "127.0.0.1" in line for line in gateway.log.splitlines()) == 2)
 
 
 def test_c_echo_is_answered(gateway: Gateway) -> None:
