@@ -48,12 +48,13 @@ def read_files(folder: Path, expected: frozenset[str] = BUNDLE_FILES) -> BundleF
     Refused
         ``bundle_unreadable`` or ``bundle_invalid``.
     """
+    kind: BundleKind = "contours" if expected == CONTOUR_FILES else "answers"
     try:
         present = {entry.name for entry in folder.iterdir()}
     except OSError as error:
-        raise no_bundle(folder, "contours" if expected == CONTOUR_FILES else "answers") from error
+        raise no_bundle(folder, kind) from error
     if present - {SIGNATURE_FILE} != expected:
-        _require_kind(folder, "contours" if expected == CONTOUR_FILES else "answers")
+        _require_kind(folder, kind)
     if missing := sorted(expected - present):
         raise Refused(
             ReasonCode.BUNDLE_UNREADABLE,

@@ -106,9 +106,9 @@ async def confirm(visit: Visit) -> Response:
                 form.get("images", ""),
             )  # fmt: skip
         # The daemon needs a moment to record a contour, so the last one of each case is remembered here, too.
-        last = visit.context.confirmed.get(job.case_key)
-        is_another = last is not None and (last.person, last.document) != (person, document.name)
-        if last is not None and is_another and last.is_expected(headers, inbox):
+        this = Confirmed(person, document.name, document.sop_instance_uid)
+        last = visit.context.confirmed.get(job.case_key, this)
+        if last != this and last.is_expected(headers, inbox):
             raise NotDoneError(visit.say("contour.just_confirmed", name=last.person))
         try:
             await run_in_threadpool(outbox.deliver, [document], inbox)
@@ -116,7 +116,7 @@ async def confirm(visit: Visit) -> Response:
             raise Unavailable(
                 "The contour could not be written into the inbox. Give the page write access to it, and confirm again."
             ) from error
-        visit.context.confirmed[job.case_key] = Confirmed(person, document.name, document.sop_instance_uid)
+        visit.context.confirmed[job.case_key] = this
     await visit.context.log.tell(
         "contour_confirmed", visit.session.account.user, visit.client, jobs=[job.id], document=document.name
     )

@@ -230,9 +230,6 @@ def _from_seg(found: Scan, taken: Taken) -> Drawn:
     prove_study(case, region)
     images, spacing, mask = whole_series(case, region)
     dataset = read_dataset(taken.source, with_pixels=False)
-    own = RegionReference(
-        roi.sop_class_uid, roi.sop_instance_uid, roi.series_instance_uid, roi.study_instance_uid, region.number
-    )
     # A draft supersedes nothing. So the confirmed contour names the draft's predecessors, too.
     return Drawn(
         images,
@@ -240,7 +237,7 @@ def _from_seg(found: Scan, taken: Taken) -> Drawn:
         mask,
         region.name,
         _origin(dataset, region),
-        (own, *predecessors(dataset)),
+        (reference_to(roi, region.number), *predecessors(dataset)),
     )
 
 
@@ -253,6 +250,13 @@ def _seg_header(found: Scan, source: Path) -> RoiHeader:
         ReasonCode.NO_ROI,
         f"'{source.name}' is neither a SEG nor a NIfTI mask. Give with --from a SEG, of another tool or of lungstage "
         "contour, or a NIfTI mask.",
+    )
+
+
+def reference_to(roi: RoiHeader, number: int) -> RegionReference:
+    """Return the reference by which a contour names one region of an object as its predecessor."""
+    return RegionReference(
+        roi.sop_class_uid, roi.sop_instance_uid, roi.series_instance_uid, roi.study_instance_uid, number
     )
 
 

@@ -23,7 +23,7 @@ from lungstage.appliance.contour.windows import Point
 from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
-from lungstage.appliance.dicom.contours import Confirmation, RegionReference, predecessors
+from lungstage.appliance.dicom.contours import RegionReference, predecessors
 from lungstage.appliance.dicom.files import read_dataset
 from lungstage.appliance.dicom.geometry import normal_of, prove_regular
 from lungstage.appliance.dicom.header import Header, RoiHeader
@@ -34,7 +34,7 @@ from lungstage.appliance.radiomics.components import components
 from lungstage.appliance.report import outbox
 from lungstage.appliance.report.contour import build_contour
 from lungstage.appliance.report.outbox import Document
-from lungstage.appliance.staging.contouring import Drawn, affine_of, contour_of
+from lungstage.appliance.staging.contouring import Drawn, affine_of, contour_of, reference_to
 from lungstage.appliance.staging.prompting import (
     NAME,
     draw_checked,
@@ -44,6 +44,7 @@ from lungstage.appliance.staging.prompting import (
     require_one_slice,
     require_size,
 )
+from lungstage.appliance.staging.succession import is_confirmed
 from lungstage.appliance.staging.viewing import Mask, Stacked, case_of, largest_plane, line_of, region_mask, stacked
 
 
@@ -119,7 +120,7 @@ def sketch(headers: tuple[Header, ...], key: str, draft: Draft, bundle: ContourB
     volume = float(np.count_nonzero(mask)) * float(np.prod(stack.steps))
     parts, _ = components(mask, stack.affine)
     others = _persons(_others(case, draft.base))
-    rivals, replaced = ((), others) if _is_confirmed(case, draft.base) else (others, ())
+    rivals, replaced = ((), others) if _corrects_confirmed(case, draft.base) else (others, ())
     return Sketched(volume, len(parts), (first, second, third), _images(stack), rivals, replaced)
 
 
@@ -167,7 +168,7 @@ def confirm(
             "The slices of this study have changed since the contour was drawn. Open the study again, and draw anew.",
         )
     others = _others(case, draft.base)
-    if others and not _is_confirmed(case, draft.base):
+    if others and not _corrects_confirmed(case, draft.base):
         raise Refused(
             ReasonCode.AMBIGUOUS_INPUT,
             f"{' and '.join(_persons(others))} already confirmed a contour of this study. Open that contour and "
@@ -182,7 +183,7 @@ def confirm(
                 "is the tumour, and confirm again.",
             )
     name, supersedes = (NAME, ()) if draft.base is None else _predecessor(case, draft.base)
-    supersedes += tuple(_reference(other, 1) for other in others)
+    supersedes += tuple(reference_to(other, 1) for other in others)
     drawn = Drawn(
         images=stack.images,
         affine=affine_of(stack.images[0], stack.stored_steps),
@@ -268,12 +269,12 @@ def _images(stack: Stacked) -> str:
 
 def _in_force(case: Case) -> list[RoiHeader]:
     """Return the confirmed contours of this study that no other one has replaced."""
-    confirmed = [roi for roi in case.rois if roi.confirmation == Confirmation.CONFIRMED and roi.approval != "REJECTED"]
+    confirmed = [roi for roi in case.rois if is_confirmed(roi)]
     replaced = {uid for roi in confirmed for uid, _ in roi.supersedes}
     return [roi for roi in confirmed if roi.sop_instance_uid not in replaced]
 
 
-def _is_confirmed(case: Case, base: RegionChoice | None) -> bool:
+def _corrects_confirmed(case: Case, base: RegionChoice | None) -> bool:
     """Whether a confirmed contour is corrected. With it, a person may replace its rivals."""
     return base is not None and any(roi.sop_instance_uid == base.roi for roi in _in_force(case))
 
@@ -293,10 +294,4 @@ def _predecessor(case: Case, base: RegionChoice) -> tuple[str, tuple[RegionRefer
     """Return the name of a region, and what its successor replaces; for a draft, also what the draft replaced."""
     roi = _roi_of(case, base)
     region = next(one for one in load_regions(roi) if one.number == base.number)
-    return region.name, (_reference(roi, base.number), *predecessors(read_dataset(roi.path, with_pixels=False)))
-
-
-def _reference(roi: RoiHeader, number: int) -> RegionReference:
-    return RegionReference(
-        roi.sop_class_uid, roi.sop_instance_uid, roi.series_instance_uid, roi.study_instance_uid, number
-    )
+    return region.name, (reference_to(roi, base.number), *predecessors(read_dataset(roi.path, with_pixels=False)))

@@ -24,12 +24,17 @@ def is_draft(roi: RoiHeader) -> bool:
     return bool(roi.confirmation) and roi.confirmation != Confirmation.CONFIRMED
 
 
+def is_confirmed(roi: RoiHeader) -> bool:
+    """Whether it is a contour made by lungstage that a person confirmed, and that no review rejected."""
+    return roi.confirmation == Confirmation.CONFIRMED and roi.approval != "REJECTED"
+
+
 def successors(rois: Iterable[RoiHeader]) -> Successors:
     """Find the contours that supersede regions: confirmed, and not rejected in a review."""
     return {
         roi.sop_instance_uid: frozenset(name for name in roi.supersedes if name[0] != roi.sop_instance_uid)
         for roi in rois
-        if roi.confirmation == Confirmation.CONFIRMED and roi.approval != "REJECTED" and roi.supersedes
+        if is_confirmed(roi) and roi.supersedes
     }
 
 
